@@ -1,0 +1,35 @@
+# make fit: train resnet18 on all of MNIST for one epoch.   make test: the quick tests.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: fit test test-all lint notebooks clean
+
+fit: .venv/.installed
+	$(BIN)/digitfast fit --arch resnet18 --epochs 1
+
+test: .venv/.installed-dev
+	$(BIN)/python -m pytest
+
+test-all: .venv/.installed-dev
+	$(BIN)/python -m pytest -m "not gpu or gpu"
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff check .
+
+notebooks: .venv/.installed-dev
+	$(BIN)/nbdev-test
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+# An editable install picks up edited code by itself: only a change of the requirements needs another one.
+.venv/.installed: setup.cfg pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/.installed-dev: setup.cfg pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@ .venv/.installed
+
+clean:
+	rm -rf .venv build dist *.egg-info

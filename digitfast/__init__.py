@@ -1,0 +1,32 @@
+"""digitfast: from a folder of digit pictures to a classifier you can trust, in seconds, in fastai's own words."""
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_HOMES = {  # module: the public names in it; each module is imported when one of its names is first used
+    "errors": ["DigitError", "DataNotFound", "BadData", "BadImage", "UnknownName", "BadSetting", "RunNotFound"],
+    "sources": ["digits_path"],
+    "images": ["PILDigit"],
+    "models": ["simple_net", "article_net", "NLLLossFlat"],
+    "optim": ["BasicOptim"],
+    "loaders": ["digit_dls"],
+    "learners": ["simple_learner", "article_learner", "digit_learner"],
+    "training": ["train_learner"],
+    "evaluation": ["evaluate_learner", "predict_files"],
+    "saving": ["save_learner", "open_learner"],
+    "runs": ["train_run", "find_run", "list_runs"],
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module 'digitfast' has no attribute {name!r}")
+    value = getattr(import_module(f"digitfast.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted(__all__)

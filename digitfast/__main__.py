@@ -1,0 +1,3 @@
+from digitfast.cli import main
+
+main()

@@ -1,0 +1,237 @@
+"""The command line: it parses, calls and prints.
+
+torch and fastai are imported inside the commands, so that `digitfast --help` and a mistyped option answer at once.
+"""
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from digitfast import __version__
+from digitfast.errors import DigitError
+from digitfast.registry import ARCHITECTURES, OPTIMIZERS
+
+app = typer.Typer(
+    name="digitfast", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="From a folder of digit pictures to a classifier you can trust, in seconds. "
+         "Start with: digitfast fit --arch resnet18 --epochs 1")
+_UsageError = typer.BadParameter.__base__  # typer brings a click of its own: its errors have no other public name
+_ClickError = _UsageError.__base__
+
+Source = Annotated[str | None, typer.Option(
+    help="The digits: mnist (comes with digitfast), a fastai name such as MNIST_SAMPLE, the URL of an archive, or a "
+         "folder with training/ and testing/ (or train/ and valid/).", show_default="mnist")]
+Arch = Annotated[str | None, typer.Option(
+    help=f"Architecture: {', '.join(ARCHITECTURES)}; also torchvision's and, where it is installed, timm's others.",
+    show_default="resnet18")]
+Opt = Annotated[str | None, typer.Option(help=f"Optimiser: {', '.join(OPTIMIZERS)}.", show_default="adam")]
+Bs = Annotated[int | None, typer.Option(help="Images a batch.", show_default="64")]
+Size = Annotated[int | None, typer.Option(help="Side of the images that the network sees, in pixels.",
+                                          show_default="28")]
+Seed = Annotated[int | None, typer.Option(help="Of weights, order and held-out images.", show_default="42")]
+Runs = Annotated[str | None, typer.Option("--runs", help="Folder of the run folders.", show_default="runs")]
+Target = Annotated[str, typer.Argument(metavar="RUN|FILE", help="Name or folder of a run, or a learner .pkl. A .pkl "
+                                       "can run code when opened: open only files that you trust.")]
+
+
+@app.command()
+def fit(
+    arch: Arch = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.", show_default="1")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate; with one_cycle the highest one.",
+                                             show_default="0.01")] = None,
+    bs: Bs = None,
+    opt: Opt = None,
+    schedule: Annotated[str | None, typer.Option(help="Learning rate over time: one_cycle or constant.",
+                                                 show_default="one_cycle")] = None,
+    mom: Annotated[float | None, typer.Option(help="Momentum, 0 to below 1.",
+                                              show_default="the optimiser's and schedule's")] = None,
+    wd: Annotated[float | None, typer.Option(help="Weight decay.", show_default="the optimiser's")] = None,
+    source: Source = None,
+    holdout: Annotated[float | None, typer.Option(
+        help="Validate on this part of the training images (0.1: a tenth) and leave the test images alone.",
+        show_default="0.0")] = None,
+    size: Size = None,
+    seed: Seed = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run folder; a number is added where it is taken.",
+                                             show_default="the named run's or the architecture's")] = None,
+    runs: Runs = None,
+    run: Annotated[str | None, typer.Option(help="A named run of settings.ini, whose settings the options here "
+                                            "override: article-resnet18, article-pytorch, article-basic, …")] = None,
+    settings: Annotated[str | None, typer.Option(
+        help="The settings.ini to take the run from; that of a run folder repeats the run.",
+        show_default="./settings.ini, then digitfast's own")] = None,
+):
+    "Train a network and keep it in a run folder."
+    given = {key: value for key, value in locals().items() if key not in ("run", "settings") and value is not None}
+    from digitfast.runs import train_run
+    from digitfast.settings import read_settings
+    kwargs = read_settings(train_run, run, settings) if run or settings else {}
+    kwargs = {**({"name": run} if run else {}), **kwargs, **given}
+    done = train_run(**kwargs)
+    result, seconds = done.summary, done.summary["seconds"]
+    low, high = result["accuracy_interval_95"]
+    print(f"accuracy {result['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}) on "
+          f"{result['validation_images']:,} images of {result['validated_on']}\n"
+          f"{seconds['total']:.1f} s, of which {seconds['training']:.1f} s training and validation\n"
+          f"saved in {done.path}")
+
+
+@app.command()
+def lr_find(
+    arch: Arch = None,
+    bs: Bs = None,
+    opt: Opt = None,
+    source: Source = None,
+    size: Size = None,
+    seed: Seed = None,
+    plot: Annotated[str, typer.Option(help="PNG to write the curve of loss over learning rate to.")] = "lr_find.png",
+):
+    "Try out learning rates on a few batches, print fastai's suggestions and save the plot."
+    given = {key: value for key, value in locals().items() if key != "plot" and value is not None}
+    from digitfast.runs import find_lr
+    for name, rate in find_lr(plot=plot, **given).items():
+        print(f"{name:8} {rate:.2g}")
+    print(f"plot in {plot}")
+
+
+@app.command()
+def evaluate(
+    target: Target,
+    source: Annotated[str | None, typer.Option(
+        help="Digits to test on, as for fit; a folder may also hold the class folders themselves.",
+        show_default="what the run was trained on")] = None,
+    runs: Annotated[str, typer.Option(help="Folder of the run folders.")] = "runs",
+):
+    "Accuracy on the test images with its 95 % interval, and which digits are mistaken for which."
+    from digitfast.evaluation import evaluate_learner
+    from digitfast.runs import test_folder
+    learn, trained_on = _open(target, runs)
+    folder = test_folder(source or trained_on)
+    evidence = evaluate_learner(learn, folder)
+    low, high = evidence.interval
+    print(f"accuracy {evidence.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), loss {evidence.loss:.4f}, "
+          f"{evidence.n:,} images of {folder}")
+    width = max(5, *(len(label) + 1 for label in evidence.vocab))
+    print("\nactual \\ predicted\n" + "".join(label.rjust(width) for label in ["", *evidence.vocab]))
+    for label, row in zip(evidence.vocab, evidence.confusion, strict=True):
+        print("".join(str(cell).rjust(width) for cell in [label, *row]))
+    if mistakes := evidence.most_confused():
+        print("\nmost often: " + ", ".join(f"{a} taken for {p} ({count})" for a, p, count in mistakes))
+
+
+@app.command()
+def predict(
+    target: Target,
+    images: Annotated[list[Path], typer.Argument(help="Pictures of one digit each, light ink on a dark ground as in "
+                                                 "MNIST; a folder stands for all pictures in it.")],
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON list with file, digit, probability and all "
+                                          "probabilities.")] = False,
+    runs: Annotated[str, typer.Option(help="Folder of the run folders.")] = "runs",
+):
+    "The digit in each picture and its probability. A picture that cannot be read does not stop the others."
+    from digitfast.evaluation import predict_files
+    learn, _ = _open(target, runs)
+    answers = predict_files(learn, images)
+    if as_json:
+        print(json.dumps(answers, indent=2, ensure_ascii=False))
+    for answer in answers:
+        if "error" in answer:
+            _complain(answer["error"])
+        elif not as_json:
+            print(f"{answer['file']}  {answer['digit']}  {answer['probability']:.2%}")
+    if any("error" in answer for answer in answers):
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Name or folder of a run.")],
+    to: Annotated[Path | None, typer.Option(help="File to write.", show_default="RUN.pkl")] = None,
+    runs: Annotated[str, typer.Option(help="Folder of the run folders.")] = "runs",
+):
+    "Copy a run's learner to one file, for fastai's load_learner and for predict and evaluate here."
+    from digitfast.runs import export_run
+    print(export_run(run, to, runs))
+
+
+@app.command()
+def data(
+    source: Annotated[str, typer.Argument(help="As --source of fit.")] = "mnist",
+):
+    "Where the digits are, how many of each there are, their checksum and size. Unpacks or downloads them if need be."
+    from digitfast.sources import class_counts, digits_path, folder_checksum
+    path = digits_path(source)
+    checksum, size = folder_checksum(path)
+    print(path)
+    for split in sorted((d for d in path.iterdir() if d.is_dir() and not d.name.startswith(".")), reverse=True):
+        if counts := class_counts(split):
+            print(f"{split.name:10}{sum(counts.values()):>7,} images   "
+                  + "  ".join(f"{label}: {count:,}" for label, count in counts.items()))
+    print(f"{'size':10}{size / 1e6:>7,.1f} MB\n{'sha256':11}{checksum}")
+    if source == "mnist":
+        print("MNIST is by Yann LeCun, Corinna Cortes and Christopher J. C. Burges, CC BY-SA 3.0.")
+
+
+@app.command()
+def runs(
+    folder: Annotated[str, typer.Argument(help="Folder of the run folders.")] = "runs",
+):
+    "The finished runs, the oldest first."
+    from digitfast.runs import list_runs
+    found = list_runs(folder)
+    if not found:
+        print(f"no runs in {folder}/ yet; digitfast fit makes one")
+        return
+    width = max(len(run.path.name) for run in found)
+    print(f"{'run':{width}}  accuracy  epochs  training  architecture")
+    for run in found:
+        result = run.summary
+        print(f"{run.path.name:{width}}  {result['accuracy']:8.2%}  {result['settings']['epochs']:6}  "
+              f"{result['seconds']['training']:6.1f} s  {result['settings']['arch']}")
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False):
+    if version:
+        print(f"digitfast {__version__}")
+        raise typer.Exit
+
+
+def _open(target: str, runs: str):
+    "The learner that `target` names, and the source that it was trained on."
+    from digitfast.runs import find_run
+    from digitfast.saving import open_learner
+    if Path(target).is_file():
+        return open_learner(target), "mnist"
+    run = find_run(target, runs)
+    return run.learner(), run.summary["settings"]["source"]
+
+
+def _complain(message: object) -> None:
+    print("digitfast: " + " ".join(str(message).split()), file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    "Run the command line. Mistakes are one line on stderr: exit code 1, 2 for the command's own words, 130 for Ctrl-C."
+    for plans_of_a_library in (DeprecationWarning, FutureWarning):
+        warnings.filterwarnings("ignore", category=plans_of_a_library)
+    warnings.showwarning = lambda message, *_: _complain(message)
+    try:
+        code = app(prog_name="digitfast", standalone_mode=False) or 0
+    except _ClickError as e:
+        where = f"; see {e.ctx.command_path} --help" if isinstance(e, _UsageError) and e.ctx else ""
+        _complain(e.format_message() + where)
+        code = e.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except (DigitError, OSError) as e:
+        _complain(e)
+        code = 1
+    if code == 130:
+        _complain("interrupted; nothing unfinished was kept")
+    sys.exit(code)

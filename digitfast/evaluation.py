@@ -1,0 +1,103 @@
+"""What a given `Learner` can be trusted with: accuracy and its uncertainty, and which digits it mistakes for which."""
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from fastai.data.transforms import get_image_files
+from fastai.learner import Learner
+from scipy.stats import binomtest
+
+from digitfast.errors import BadData, BadImage
+from digitfast.images import PILDigit
+
+
+@dataclass(frozen=True)
+class Evidence:
+    "Results of a network on `n` labelled images."
+    vocab: list[str]  # the classes, in the order of `confusion`
+    confusion: np.ndarray  # counts `[actual, predicted]`
+    loss: float  # mean loss an image
+
+    @property
+    def n(self) -> int:
+        return int(self.confusion.sum())
+
+    @property
+    def accuracy(self) -> float:
+        "Part of the images that are right, 0..1."
+        return float(np.trace(self.confusion) / self.n)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        "The 95 % interval of the accuracy, 0..1."
+        return accuracy_interval(int(np.trace(self.confusion)), self.n)
+
+    def most_confused(self, k: int = 5) -> list[tuple[str, str, int]]:
+        "The `k` most frequent mistakes as (actual, predicted, count)."
+        wrong = self.confusion - np.diag(np.diag(self.confusion))
+        order = np.argsort(-wrong, axis=None, kind="stable")[:k]
+        pairs = [np.unravel_index(i, wrong.shape) for i in order]
+        return [(self.vocab[a], self.vocab[p], int(wrong[a, p])) for a, p in pairs if wrong[a, p]]
+
+
+def accuracy_interval(
+    correct: int,  # images that were right
+    n: int,  # images in all
+) -> tuple[float, float]:  # lower and upper end, 0..1
+    "The 95 % interval of an accuracy measured on `n` images (Wilson's score interval)."
+    low, high = binomtest(correct, n).proportion_ci(0.95, method="wilson")
+    return float(low), float(high)
+
+
+def evaluate_learner(
+    learn: Learner,  # trained, or loaded from a file
+    folder: str | Path | None = None,  # images in class folders; None: the validation set of `learn.dls`
+) -> Evidence:
+    "Compare the predictions of `learn` with the labels of images it was not trained on."
+    if folder is None:
+        dl = learn.dls.valid
+    else:
+        files = sorted(get_image_files(folder))
+        if strange := {f.parent.name for f in files} - set(learn.dls.vocab):
+            raise BadData(f"{folder} has classes that the network does not know: {', '.join(sorted(strange))}; "
+                          f"it knows {', '.join(learn.dls.vocab)}")
+        if not files:
+            raise BadData(f"{folder} holds no images")
+        dl = learn.dls.test_dl(files, with_labels=True)
+    with learn.no_bar():
+        probabilities, actual, losses = learn.get_preds(dl=dl, with_loss=True)
+    vocab = list(learn.dls.vocab)
+    confusion = np.zeros((len(vocab), len(vocab)), dtype=int)
+    np.add.at(confusion, (actual.numpy(), probabilities.argmax(dim=1).numpy()), 1)
+    return Evidence(vocab, confusion, float(losses.mean()))
+
+
+def predict_files(
+    learn: Learner,  # trained, or loaded from a file
+    images: Iterable[str | Path],  # files, and folders that stand for all pictures in them
+) -> list[dict]:
+    """One answer a picture, in the order given: file, digit, probability and probabilities by class.
+
+    A picture that cannot be read has the answer file and error, and does not stop the others.
+    """
+    answers, readable = [], []
+    for image in map(Path, images):
+        files = sorted(get_image_files(image)) if image.is_dir() else [image]
+        if not files:
+            answers.append({"file": str(image), "error": f"{image} holds no pictures"})
+        for file in files:
+            answer = {"file": str(file)}
+            answers.append(answer)
+            try:
+                readable.append((answer, PILDigit.create(file)))
+            except BadImage as e:
+                answer["error"] = str(e)
+    if readable:
+        with learn.no_bar():
+            rows, _ = learn.get_preds(dl=learn.dls.test_dl([picture for _, picture in readable], num_workers=0))
+        for (answer, _), row in zip(readable, rows.tolist(), strict=True):
+            best = max(range(len(row)), key=row.__getitem__)
+            answer |= {"digit": learn.dls.vocab[best], "probability": row[best],
+                       "probabilities": dict(zip(learn.dls.vocab, row, strict=True))}
+    return answers

@@ -1,0 +1,104 @@
+"""`Learner` factories: network, loss, metric and optimiser in one sentence."""
+import warnings
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torchvision
+from fastai.data.core import DataLoaders
+from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat
+from fastai.metrics import accuracy
+from fastai.optimizer import SGD
+from fastai.vision.learner import vision_learner
+from fastcore.meta import delegates
+
+from digitfast.errors import BadSetting
+from digitfast.models import NLLLossFlat, article_net, simple_net
+from digitfast.registry import ARCHITECTURES, resolve, unknown
+
+ARTICLE_SGD = partial(SGD, mom=0.8)
+
+
+@delegates(Learner.__init__, but=["model", "loss_func", "metrics"])
+def simple_learner(
+    dls: DataLoaders,  # from `digit_dls`, or any of images that are all of one size
+    **kwargs,
+) -> Learner:
+    "A `Learner` of the article's simple net (784-100-30-10, ReLU) with cross-entropy and accuracy."
+    net = simple_net(_image_shape(dls).numel(), dls.c)
+    return Learner(dls, net, loss_func=CrossEntropyLossFlat(), metrics=accuracy, **kwargs)
+
+
+@delegates(Learner.__init__, but=["model", "loss_func", "metrics"])
+def article_learner(
+    dls: DataLoaders,  # from `digit_dls`; the article's batch size is bs=128
+    opt_func: Callable = ARTICLE_SGD,  # optimiser
+    lr: float = 0.005,  # learning rate that `fit` takes when it is given none
+    **kwargs,
+) -> Learner:
+    "A `Learner` of the article's first network (784-128-64-10, log-softmax) with its loss, optimiser and rate."
+    net = article_net(_image_shape(dls).numel(), dls.c)
+    return Learner(dls, net, loss_func=NLLLossFlat(), metrics=accuracy, opt_func=opt_func, lr=lr, **kwargs)
+
+
+@delegates(Learner.__init__, but=["model", "loss_func", "metrics"])
+def digit_learner(
+    dls: DataLoaders,  # from `digit_dls`
+    arch: str | Callable = "resnet18",  # a name: ours, torchvision's, fastai's, timm's; or what `vision_learner` takes
+    **kwargs,
+) -> Learner:
+    """A `Learner` of an untrained network of architecture `arch`, with cross-entropy and accuracy.
+
+    "simple" and "article" are `simple_learner` and `article_learner`; everything else goes through fastai's
+    `vision_learner`, with as many input channels as the images have (one) and one output a class.
+
+    Raises: `UnknownName` for an unknown architecture, `BadSetting` for one that cannot take images of this size.
+    """
+    entry = ARCHITECTURES.get(arch, "") if isinstance(arch, str) else ""
+    if entry.startswith("digitfast."):
+        return resolve(entry)(dls, **kwargs)
+    build = find_architecture(arch) if isinstance(arch, str) else arch
+    shape = _image_shape(dls)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*(pretrained|weight enum).*")  # how fastai calls torchvision
+            learn = vision_learner(dls, build, pretrained=False, n_in=shape[0], loss_func=CrossEntropyLossFlat(),
+                                   metrics=accuracy, **kwargs)
+        _try_out(learn.model, shape)
+    except (RuntimeError, ValueError, AssertionError, StopIteration) as e:
+        name = arch if isinstance(arch, str) else getattr(arch, "__name__", arch)
+        raise BadSetting(f"{name} cannot take images of {shape[0]} channel and {shape[1]}×{shape[2]} pixels ({e}); try "
+                         f"a larger size, such as size=64, or another of: {', '.join(ARCHITECTURES)}") from e
+    return learn
+
+
+def find_architecture(
+    name: str,  # of an architecture that `vision_learner` takes
+) -> Callable | str:  # torchvision's or fastai's builder, or the name itself for one of timm's
+    "What `vision_learner` takes as `arch`, by name."
+    if name in ARCHITECTURES:
+        return resolve(ARCHITECTURES[name])
+    if name in torchvision.models.list_models(module=torchvision.models):
+        return torchvision.models.get_model_builder(name)
+    try:
+        import timm
+    except ImportError:
+        raise unknown("architecture", name, ARCHITECTURES, " Also torchvision's classification networks, and "
+                      "timm's where it is installed: pip install 'digitfast[timm]'.") from None
+    if timm.is_model(name):
+        return name
+    raise unknown("architecture", name, ARCHITECTURES, " Also all classification networks of torchvision and timm.")
+
+
+def _image_shape(dls: DataLoaders) -> torch.Size:
+    "Channels, height and width of the images of `dls`."
+    return dls.one_batch()[0].shape[1:]
+
+
+def _try_out(model: torch.nn.Module, shape: torch.Size) -> None:
+    "Give `model` two empty images of `shape`: some networks shrink an image more often than 28 pixels allow."
+    training = model.training
+    with torch.no_grad():
+        model.eval()(torch.zeros(2, *shape, device=next(model.parameters()).device))
+    model.train(training)

@@ -1,0 +1,51 @@
+"""Networks that are written here, and the loss that goes with the article's first one."""
+import torch
+from fastai.losses import BaseLoss
+from torch import nn
+
+
+def _layers(*sizes: int) -> list[nn.Module]:
+    "Linear layers of these sizes with a ReLU between each two, for flattened images."
+    layers: list[nn.Module] = [nn.Flatten()]
+    for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+        layers += [nn.Linear(n_in, n_out), nn.ReLU()]
+    return layers[:-1]
+
+
+def simple_net(
+    n_in: int = 784,  # pixels of an image, over all channels
+    n_out: int = 10,  # classes
+) -> nn.Sequential:
+    """The article's simple net, 784-100-30-10 with ReLU, which gives logits.
+
+    Shapes: `[batch, channels, height, width]` floats in 0..1 to `[batch, n_out]`.
+    Source: "Introduction to Deep Learning and SGD", after chapter 4 of the fastai book.
+    """
+    return nn.Sequential(*_layers(n_in, 100, 30, n_out))
+
+
+def article_net(
+    n_in: int = 784,  # pixels of an image, over all channels
+    n_out: int = 10,  # classes
+) -> nn.Sequential:
+    """The article's first network, 784-128-64-10 with ReLU, which gives log-probabilities (for `NLLLossFlat`).
+
+    Shapes: `[batch, channels, height, width]` floats in 0..1 to `[batch, n_out]`.
+    Source: "Introduction to Deep Learning and SGD", its PyTorch part.
+    """
+    return nn.Sequential(*_layers(n_in, 128, 64, n_out), nn.LogSoftmax(dim=1))
+
+
+class NLLLossFlat(BaseLoss):
+    "`nn.NLLLoss` as fastai's `Learner` wants a loss: it knows how to turn log-probabilities into probabilities."
+
+    def __init__(self, *args, axis: int = -1, **kwargs):
+        super().__init__(nn.NLLLoss, *args, axis=axis, **kwargs)
+
+    def decodes(self, x: torch.Tensor) -> torch.Tensor:
+        "The class of highest probability."
+        return x.argmax(dim=self.axis)
+
+    def activation(self, x: torch.Tensor) -> torch.Tensor:
+        "Probabilities from log-probabilities."
+        return x.exp()

@@ -1,0 +1,55 @@
+"""Names of architectures and optimisers, and where each is built.
+
+An entry is `name: "module:attribute"`, as in an entry point, so that listing the names (for `--help`, for an error)
+imports neither torch nor fastai.
+"""
+import difflib
+from collections.abc import Iterable
+from importlib import import_module
+from typing import Any
+
+from digitfast.errors import UnknownName
+
+_TORCHVISION = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "squeezenet1_0", "squeezenet1_1")
+_XRESNET = ("xresnet18", "xresnet34", "xresnet50", "xresnet101", "xresnet152")
+
+#: Architectures that take 28×28 digits; `digitfast.learners.digit_learner` finds torchvision's and timm's others.
+ARCHITECTURES: dict[str, str] = {
+    "simple": "digitfast.learners:simple_learner",
+    "article": "digitfast.learners:article_learner",
+    **{name: f"torchvision.models:{name}" for name in _TORCHVISION},
+    **{name: f"fastai.vision.models.xresnet:{name}" for name in _XRESNET},
+}
+
+OPTIMIZERS: dict[str, str] = {
+    "adam": "fastai.optimizer:Adam",
+    "sgd": "fastai.optimizer:SGD",
+    "basic": "digitfast.optim:BasicOptim",
+    "rmsprop": "fastai.optimizer:RMSProp",
+    "radam": "fastai.optimizer:RAdam",
+    "qhadam": "fastai.optimizer:QHAdam",
+    "larc": "fastai.optimizer:Larc",
+    "lamb": "fastai.optimizer:Lamb",
+    "ranger": "fastai.optimizer:ranger",
+}
+
+
+def resolve(entry: str) -> Any:
+    'Whatever stands at "module:attribute".'
+    module, _, attribute = entry.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UnknownName:
+    "An error for an unknown `name`, with the nearest known ones and all that are known."
+    known = list(known)
+    near = difflib.get_close_matches(str(name), known, n=3)
+    suggestion = f" Did you mean {' or '.join(near)}?" if near else ""
+    return UnknownName(f"unknown {kind} {name!r}.{suggestion} Known: {', '.join(known)}.{hint}")
+
+
+def optimizer(name: str) -> Any:
+    "The `opt_func` for a fastai `Learner` that is registered under `name`."
+    if name not in OPTIMIZERS:
+        raise unknown("optimiser", name, OPTIMIZERS)
+    return resolve(OPTIMIZERS[name])

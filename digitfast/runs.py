@@ -1,0 +1,245 @@
+"""A run: digits, a network and a recipe joined, and what comes of it in a folder of its own."""
+import csv
+import inspect
+import json
+import os
+import platform
+import shutil
+import time
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import matplotlib.pyplot as plt
+import torch
+from fastai.callback.progress import CSVLogger
+from fastai.callback.schedule import minimum, slide, steep, valley
+from fastai.learner import Learner
+from fastai.torch_core import set_seed
+
+from digitfast.errors import BadData, BadSetting, RunNotFound
+from digitfast.evaluation import accuracy_interval
+from digitfast.learners import digit_learner
+from digitfast.loaders import SPLITS, digit_dls, find_splits
+from digitfast.registry import optimizer
+from digitfast.saving import open_learner, save_learner
+from digitfast.settings import FILE, write_settings
+from digitfast.sources import digits_path, folder_checksum
+from digitfast.training import check_recipe, console_table, train_learner
+
+LEARNER, HISTORY, SUMMARY = "learner.pkl", "history.csv", "summary.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    "A finished run: its folder, and what its summary.json says."
+    path: Path
+    summary: dict[str, Any]
+
+    def learner(self) -> Learner:
+        "The trained `Learner`, on the CPU."
+        return open_learner(self.path / LEARNER)
+
+    def history(self) -> list[dict[str, str]]:
+        "One row an epoch, as written in history.csv."
+        with open(self.path / HISTORY, newline="") as file:
+            return list(csv.DictReader(file))
+
+
+def train_run(
+    source: str = "mnist",  # what `digits_path` takes: "mnist", a fastai name, a URL, a folder
+    arch: str = "resnet18",  # name of the architecture
+    epochs: int = 1,  # passes over the training images
+    bs: int = 64,  # images a batch
+    lr: float = 0.01,  # learning rate; the highest one, if schedule is one_cycle
+    opt: str = "adam",  # name of the optimiser
+    schedule: str = "one_cycle",  # one_cycle or constant
+    mom: float | None = None,  # momentum, 0 to below 1; None: what the optimiser and the schedule bring
+    wd: float | None = None,  # weight decay, 0 or more; None: what the optimiser brings
+    holdout: float = 0.0,  # part of the training images to validate on instead of the test split
+    size: int = 28,  # side of the images a network sees, in pixels
+    seed: int = 42,  # of the weights, the order of the images and the choice of held-out ones
+    name: str | None = None,  # of the run folder; None: the architecture's. A number is added where it is taken
+    runs: str = "runs",  # folder of the run folders
+) -> Run:
+    """Train a network from digits to a run folder with learner.pkl, settings.ini, history.csv and summary.json.
+
+    The folder of a run that fails or is interrupted is removed; summary.json is written last, so a folder without one
+    is no finished run. Nothing is ever overwritten.
+
+    Raises: any `DigitError`, before training starts where it can be known by then.
+    """
+    settings = dict(locals())
+    check_recipe(epochs, lr, schedule)
+    opt_func, moms = _optimizer(opt, mom)
+    if wd is not None and not 0 <= wd < float("inf"):
+        raise BadSetting(f"wd={wd}: a weight decay of 0 or more is wanted")
+    start = time.perf_counter()
+    path = digits_path(source)
+    checksum, _ = folder_checksum(path)
+    set_seed(seed)
+    dls = digit_dls(path, bs=bs, holdout=holdout, seed=seed, size=size)
+    learn = digit_learner(dls, arch, opt_func=opt_func, wd=wd, **moms)
+    folder = _new_folder(Path(runs), name or arch)
+    try:
+        learn.path = folder
+        write_settings(folder / FILE, folder.name, {**settings, "name": folder.name})
+        ready = time.perf_counter()
+        train_learner(learn, epochs, lr, schedule, cbs=CSVLogger(HISTORY))
+        trained = time.perf_counter()
+        summary = {
+            "run": folder.name, "settings": {**settings, "name": folder.name},
+            **_results(learn),
+            "validated_on": "held-out training images" if holdout else "the test split",
+            "parameters": sum(p.numel() for p in learn.model.parameters()),
+            "seconds": {"preparation": round(ready - start, 2), "training": round(trained - ready, 2)},
+            "data": {"path": str(path), "sha256": checksum, "training_images": len(dls.train_ds)},
+            **_circumstances(dls.device),
+        }
+        save_learner(learn, folder / LEARNER)
+        summary["seconds"]["total"] = round(time.perf_counter() - start, 2)
+        _write_whole(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return Run(folder, summary)
+
+
+def find_lr(
+    source: str = "mnist",  # as for `train_run`, and so are the others
+    arch: str = "resnet18",
+    bs: int = 64,
+    opt: str = "adam",
+    size: int = 28,
+    seed: int = 42,
+    plot: str | Path = "lr_find.png",  # file for the curve of loss over learning rate
+) -> dict[str, float]:
+    "fastai's suggestions for the learning rate, by the name of the method, from a mock training of 100 batches."
+    opt_func = optimizer(opt)
+    set_seed(seed)
+    dls = digit_dls(digits_path(source), bs=bs, size=size)
+    with TemporaryDirectory() as scratch, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning)  # matplotlib's, on a machine without a screen
+        learn = digit_learner(dls, arch, opt_func=opt_func, path=scratch)
+        with console_table(learn):
+            found = learn.lr_find(suggest_funcs=(valley, slide, steep, minimum), show_plot=False)
+        learn.recorder.plot_lr_find()
+        figure = plt.gcf()
+        for name, rate in found._asdict().items():
+            figure.axes[0].axvline(rate, linestyle=":", linewidth=1, color="grey")
+            figure.axes[0].annotate(name, (rate, 0.98), xycoords=("data", "axes fraction"), rotation=90, va="top")
+        figure.savefig(plot, dpi=120, bbox_inches="tight")
+        plt.close(figure)
+    return {name: float(rate) for name, rate in found._asdict().items()}
+
+
+def test_folder(
+    source: str,  # what `digits_path` takes, or a folder of class folders
+) -> Path:
+    "The folder of test images of `source`: its test split, or itself where it has no splits."
+    path = digits_path(source)
+    try:
+        return path / find_splits(path)[1]
+    except BadData:
+        if any(d.name in {name for pair in SPLITS for name in pair} for d in path.iterdir()):
+            raise
+        return path
+
+
+def export_run(
+    name: str | Path,  # of a run, or its folder
+    to: str | Path | None = None,  # file to write; None: the run's name with .pkl in the current folder
+    runs: str | Path = "runs",  # folder of the run folders
+) -> Path:
+    "Copy a run's learner to one file. Raises: `BadSetting` if the file exists."
+    run = find_run(name, runs)
+    to = Path(to or f"{run.path.name}.pkl")
+    if to.exists():
+        raise BadSetting(f"{to} exists; name another file")
+    return Path(shutil.copyfile(run.path / LEARNER, to))
+
+
+def find_run(
+    name: str | Path,  # of a run in `runs`, or the path of a run folder
+    runs: str | Path = "runs",  # folder of the run folders
+) -> Run:
+    "The finished run of that name or path. Raises: `RunNotFound`, which lists the runs there are."
+    for folder in (Path(runs) / name, Path(name)):
+        if (folder / SUMMARY).is_file():
+            return Run(folder, json.loads((folder / SUMMARY).read_text(encoding="utf-8")))
+        if (folder / FILE).is_file() and (folder / HISTORY).exists():
+            raise RunNotFound(f"{folder} is not finished: it has no {SUMMARY}; its training still runs or was killed")
+    known = ", ".join(run.path.name for run in list_runs(runs)) or f"none yet; `digitfast fit` makes one in {runs}/"
+    raise RunNotFound(f"there is no run {str(name)!r}. Runs: {known}")
+
+
+def list_runs(
+    runs: str | Path = "runs",  # folder of the run folders
+) -> list[Run]:
+    "All finished runs, the oldest first."
+    files = sorted(Path(runs).glob(f"*/{SUMMARY}"), key=lambda file: file.stat().st_mtime)
+    return [Run(file.parent, json.loads(file.read_text(encoding="utf-8"))) for file in files]
+
+
+def _optimizer(opt: str, mom: float | None) -> tuple:
+    "The `opt_func`, and the `Learner` arguments that keep schedules at the same momentum."
+    opt_func = optimizer(opt)
+    if mom is None:
+        return opt_func, {}
+    if not 0 <= mom < 1:
+        raise BadSetting(f"mom={mom}: a momentum of 0 to below 1 is wanted, such as 0.9")
+    if "mom" not in inspect.signature(opt_func).parameters or opt == "basic":
+        raise BadSetting(f"the optimiser {opt!r} has no momentum; leave mom out, or take sgd or adam")
+    return partial(opt_func, mom=mom), {"moms": (mom, mom, mom)}
+
+
+def _new_folder(runs: Path, name: str) -> Path:
+    "A new folder `name` in `runs`, with a number behind the name if there is one already."
+    if Path(name).name != name or name.startswith("."):
+        raise BadSetting(f"{name!r} cannot name a run folder; take a plain name without slashes or a leading dot")
+    runs.mkdir(parents=True, exist_ok=True)
+    n = 1
+    while True:
+        folder = runs / (name if n == 1 else f"{name}-{n}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            n += 1
+        else:
+            return folder
+
+
+def _results(learn: Learner) -> dict[str, Any]:
+    "Losses and accuracy of the last epoch, the accuracy with its 95 % interval."
+    last = dict(zip(learn.recorder.metric_names[1:-1], learn.recorder.values[-1], strict=True))
+    n = len(learn.dls.valid_ds)
+    low, high = accuracy_interval(round(last["accuracy"] * n), n)
+    return {"accuracy": last["accuracy"], "accuracy_interval_95": [low, high], "validation_images": n,
+            "validation_loss": last["valid_loss"], "training_loss": last["train_loss"]}
+
+
+def _circumstances(device: torch.device) -> dict[str, Any]:
+    "Versions and hardware that a figure has to be read with."
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    packages = ("digitfast", "fastai", "fastcore", "torch", "torchvision")
+    return {"device": {"type": device.type, "name": name, "cpu_cores": os.cpu_count()},
+            "versions": {"python": platform.python_version(), **{package: version(package) for package in packages}}}
+
+
+def _cpu_name() -> str:
+    "The processor's name where the system tells it, otherwise its kind."
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _write_whole(path: Path, text: str) -> None:
+    "Write `text` so that the file is there either whole or not at all."
+    partial_file = path.with_name(f".{path.name}.partial")
+    partial_file.write_text(text, encoding="utf-8")
+    os.replace(partial_file, path)

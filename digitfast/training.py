@@ -1,0 +1,115 @@
+"""Recipes for a given `Learner`, and what training shows on a console."""
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fastai.callback.core import Callback
+from fastai.callback.progress import ProgressCallback  # noqa: F401 - gives `Learner` its no_bar()
+from fastai.callback.schedule import ParamScheduler  # noqa: F401 - gives `Learner` its fit_one_cycle()
+from fastai.learner import Learner
+from fastprogress.fastprogress import IN_NOTEBOOK
+
+from digitfast.errors import BadSetting
+from digitfast.registry import unknown
+
+#: name: the method of `Learner` that trains by it
+SCHEDULES = {"one_cycle": "fit_one_cycle", "constant": "fit"}
+_COLUMNS = {"epoch": "Epoch", "train_loss": "Training loss", "valid_loss": "Validation loss",
+            "accuracy": "Validation accuracy", "time": "Time"}
+
+
+def train_learner(
+    learn: Learner,  # to train
+    epochs: int = 1,  # passes over the training images, 1 or more
+    lr: float | None = None,  # learning rate (the highest, for one_cycle), above 0; None: the Learner's own
+    schedule: str = "one_cycle",  # one_cycle: up and down again; constant: the same rate all through
+    cbs=None,  # callbacks for this training
+) -> Learner:
+    """Train `learn` by a schedule.
+
+    It prints one line an epoch, with bars on a terminal and no control characters in a log; in a notebook it shows
+    what fastai shows. Raises: `BadSetting`, `UnknownName`.
+    """
+    check_recipe(epochs, lr, schedule)
+    fit = getattr(learn, SCHEDULES[schedule])
+    if IN_NOTEBOOK:
+        fit(epochs, lr, cbs=cbs)
+    else:
+        with console_table(learn):
+            fit(epochs, lr, cbs=cbs)
+    return learn
+
+
+def check_recipe(epochs: int, lr: float | None, schedule: str) -> None:
+    "Raise `BadSetting` or `UnknownName` for what `train_learner` cannot take."
+    if schedule not in SCHEDULES:
+        raise unknown("schedule", schedule, SCHEDULES)
+    if epochs < 1:
+        raise BadSetting(f"epochs={epochs}: at least 1 is wanted")
+    if lr is not None and not 0 < lr < float("inf"):
+        raise BadSetting(f"lr={lr}: a learning rate above 0 is wanted, such as 0.003")
+
+
+@contextmanager
+def console_table(learn: Learner) -> Iterator[None]:
+    "While the context lasts, `learn` prints one line an epoch, and draws bars only where a person watches."
+    table, logger = _Table(learn), learn.logger
+    with learn.no_bar():
+        learn.logger = table.write
+        try:
+            if sys.stdout.isatty():
+                from rich.progress import Progress
+                with Progress(transient=True) as bars, learn.added_cbs(_Bars(bars)):
+                    table.print = bars.console.print
+                    yield
+            else:
+                yield
+        finally:
+            learn.logger = logger
+
+
+class _Table:
+    "Fixed-width lines of what the `Recorder` logs."
+
+    def __init__(self, learn: Learner):
+        self.learn, self.columns, self.print = learn, None, lambda line: print(line, flush=True)
+
+    def write(self, log) -> None:
+        if self.columns is None:
+            self.columns = {name: _COLUMNS.get(name, name) for name in self.learn.recorder.metric_names}
+            self._line(self.columns.values())
+        self._line(self._cell(name, value) for name, value in zip(self.columns, log, strict=True))
+
+    def _line(self, cells) -> None:
+        self.print("  ".join(cell.rjust(max(len(head), 6)) for head, cell in
+                             zip(self.columns.values(), cells, strict=True)))
+
+    @staticmethod
+    def _cell(name: str, value) -> str:
+        if name == "accuracy":
+            return f"{100 * value:.2f} %"
+        return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+class _Bars(Callback):
+    "One bar for the batches of each training and validation pass."
+    order = 60
+
+    def __init__(self, bars):
+        super().__init__()
+        self.bars, self.task = bars, None
+
+    def _start(self, what: str) -> None:
+        self._stop()
+        self.task = self.bars.add_task(f"Epoch {self.epoch} {what}", total=len(self.dl))
+
+    def _stop(self) -> None:
+        if self.task is not None:
+            self.bars.remove_task(self.task)
+            self.task = None
+
+    def before_train(self): self._start("training")
+    def before_validate(self): self._start("validation")
+    def after_batch(self): self.bars.update(self.task, completed=self.iter + 1)
+    def after_epoch(self): self._stop()
+    def after_fit(self): self._stop()

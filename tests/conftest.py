@@ -1,0 +1,76 @@
+"""Small digits of the tests' own: scikit-learn's real ones, in MNIST's form."""
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+TRAIN, TEST = 30, 12  # images a digit
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fastai_home(tmp_path_factory):
+    "fastai's data folder, away from the user's own."
+    home = tmp_path_factory.mktemp("fastai")
+    os.environ["FASTAI_HOME"] = str(home)
+    return home
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory) -> Path:
+    "A folder of 300 + 120 digits, 28×28, light on dark, in training/ and testing/. Not to be changed."
+    from sklearn.datasets import load_digits
+    images, labels = load_digits(return_X_y=True)
+    root = tmp_path_factory.mktemp("digits")
+    for digit in range(10):
+        of_digit = images[labels == digit][:TRAIN + TEST].reshape(-1, 8, 8)
+        for i, pixels in enumerate(of_digit):
+            folder = root / ("training" if i < TRAIN else "testing") / str(digit)
+            folder.mkdir(parents=True, exist_ok=True)
+            small = Image.fromarray((pixels * 255 / 16).round().astype(np.uint8))
+            canvas = Image.new("L", (28, 28))
+            canvas.paste(small.resize((20, 20), Image.Resampling.BICUBIC), (4, 4))
+            canvas.save(folder / f"{i}.png")
+    return root
+
+
+@pytest.fixture
+def copy_of_digits(digits, tmp_path) -> Path:
+    "The same digits, to be changed."
+    import shutil
+    return Path(shutil.copytree(digits, tmp_path / "digits"))
+
+
+@pytest.fixture(scope="session")
+def mnist(fastai_home) -> Path:
+    "All of MNIST, unpacked from the archive in the package."
+    from digitfast import digits_path
+    return digits_path()
+
+
+@pytest.fixture(scope="session")
+def trained(digits):
+    "A simple net that has learnt the small digits. Not to be changed."
+    from fastai.torch_core import set_seed
+
+    from digitfast import digit_dls, simple_learner, train_learner
+    set_seed(0)
+    return train_learner(simple_learner(digit_dls(digits, bs=32, num_workers=0)), 8, 0.01)
+
+
+@pytest.fixture
+def run_cli(capsys, monkeypatch, tmp_path):
+    "Runs the command line in an empty folder; gives exit code, stdout and stderr."
+    from digitfast.cli import main
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["digitfast", *map(str, args)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        out, err = capsys.readouterr()
+        return exit_.value.code, out, err
+    return run

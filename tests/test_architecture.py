@@ -1,0 +1,69 @@
+"""The house: which module may import which, how long a module may be, and whose names are free."""
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import digitfast
+
+PACKAGE = Path(digitfast.__file__).parent
+RANKS = {  # as in the README's "How it is built"; a module imports only modules of a lower rank
+    "__init__": 0, "errors": 0, "registry": 1,
+    "sources": 2, "images": 2, "models": 2, "optim": 2, "settings": 2,
+    "loaders": 3, "learners": 3, "training": 3, "evaluation": 3, "saving": 3,
+    "runs": 4, "cli": 5, "__main__": 6,
+}
+MODULES = sorted(PACKAGE.glob("*.py"))
+
+
+def imports(file: Path) -> set[str]:
+    "The modules of digitfast that a module imports, anywhere in it."
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("digitfast."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {name.name.split(".")[1] for name in node.names if name.name.startswith("digitfast.")}
+    return found
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda file: file.stem)
+def test_imports_point_downward(file):
+    assert not {name for name in imports(file) if RANKS[name] >= RANKS[file.stem]}
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda file: file.stem)
+def test_module_is_one_thing(file):
+    tree = ast.parse(file.read_text())
+    assert len(file.read_text().splitlines()) <= 320
+    long = {node.name for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef) and node.end_lineno - node.body[0].lineno > 50}
+    assert not long
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.names[0].name == "*"]
+
+
+def test_public_names_are_there_and_documented():
+    for name in digitfast.__all__:
+        assert getattr(digitfast, name) is not None
+        assert name == "__version__" or getattr(digitfast, name).__doc__
+
+
+def test_no_public_name_is_one_of_fastais():
+    import fastai.vision.all
+    assert not set(digitfast.__all__) & set(fastai.vision.all.__all__ if hasattr(fastai.vision.all, "__all__")
+                                            else dir(fastai.vision.all)) - {"__version__"}
+
+
+def test_unknown_attribute():
+    with pytest.raises(AttributeError, match="no_such_thing"):
+        digitfast.no_such_thing  # noqa: B018
+
+
+def test_help_and_import_need_no_torch():
+    code = ("import sys; from typer.testing import CliRunner; from digitfast.cli import app; "
+            "import digitfast.settings; r = CliRunner().invoke(app, ['fit', '--help']); assert r.exit_code == 0; "
+            "print([m for m in ('torch', 'fastai', 'numpy') if m in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,160 @@
+import inspect
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import typer
+from fastai.learner import load_learner
+from PIL import Image
+
+from digitfast import cli
+from digitfast.registry import ARCHITECTURES, OPTIMIZERS
+
+COMMANDS = ["fit", "lr-find", "evaluate", "predict", "export", "data", "runs"]
+DIGITFAST = [sys.executable, "-m", "digitfast"]
+
+
+@pytest.fixture
+def fitted(run_cli, digits):
+    code, out, err = run_cli("fit", "--arch", "simple", "--source", digits, "--bs", 32, "--lr", 0.01, "--epochs", 6)
+    assert code == 0, err
+    return out
+
+
+def one_line(err):
+    return err.startswith("digitfast: ") and err.count("\n") == 1 and "Traceback" not in err
+
+
+def test_fit_evaluate_predict_export(run_cli, fitted, digits, tmp_path):
+    assert re.search(r"accuracy \d\d\.\d\d% \(95 % interval .*\) on 120 images of the test split", fitted)
+    assert "saved in runs/simple" in fitted
+    code, out, err = run_cli("evaluate", "simple")
+    accuracy = re.search(r"accuracy (\S+%)", fitted).group(1)
+    assert code == 0 and f"accuracy {accuracy}" in out and "120 images" in out and "actual \\ predicted" in out
+    code, out, err = run_cli("predict", "simple", digits / "testing/4/30.png", digits / "testing/1")
+    assert code == 0 and len(out.splitlines()) == 13 and re.search(r"30.png  4  \d+\.\d\d%", out)
+    code, out, err = run_cli("predict", "runs/simple", "--json", digits / "testing/4/30.png")
+    answer, = json.loads(out)
+    assert answer["digit"] == "4" and answer["probability"] == max(answer["probabilities"].values())
+    code, out, err = run_cli("export", "simple", "--to", "mine.pkl")
+    assert code == 0 and out == "mine.pkl\n"
+    assert load_learner(tmp_path / "mine.pkl").predict(digits / "testing/4/30.png")[0] == "4"
+    assert run_cli("predict", "mine.pkl", digits / "testing/4/30.png")[0] == 0
+    assert run_cli("evaluate", "mine.pkl", "--source", digits / "testing")[1].startswith(f"accuracy {accuracy}")
+    code, out, err = run_cli("export", "simple", "--to", "mine.pkl")
+    assert code == 1 and "mine.pkl exists" in err
+    code, out, err = run_cli("runs")
+    assert code == 0 and out.splitlines()[1].split()[:2] == ["simple", accuracy]
+
+
+def test_flag_beats_section_beats_default(run_cli, digits, tmp_path):
+    (tmp_path / "settings.ini").write_text(f"[mine]\nsource = {digits}\narch = simple\nbs = 32\nepochs = 2\n")
+    assert run_cli("fit", "--run", "mine", "--epochs", 1, "--seed", 7)[0] == 0
+    settings = json.loads((tmp_path / "runs/mine/summary.json").read_text())["settings"]
+    assert (settings["bs"], settings["epochs"], settings["seed"], settings["lr"]) == (32, 1, 7, 0.01)
+    code, out, err = run_cli("fit", "--settings", "runs/mine/settings.ini")
+    assert code == 0 and "saved in runs/mine-2" in out
+
+
+def test_lr_find(run_cli, digits, tmp_path):
+    code, out, err = run_cli("lr-find", "--arch", "simple", "--source", digits, "--bs", 32, "--plot", "curve.png")
+    assert (code, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()] == ["valley", "slide", "steep", "minimum", "plot"]
+    assert Image.open(tmp_path / "curve.png").size[0] > 400
+    assert not (digits / "models").exists()  # nothing is left beside the digits
+
+
+def test_data(run_cli, digits, mnist):
+    code, out, err = run_cli("data", digits)
+    assert code == 0 and "training      300 images   0: 30" in out and re.search(r"sha256     [0-9a-f]{64}\n", out)
+    code, out, err = run_cli("data")
+    assert code == 0 and str(mnist) in out and "60,000 images   0: 5,923" in out and "CC BY-SA 3.0" in out
+
+
+def test_predict_answers_what_it_can(run_cli, fitted, digits, tmp_path):
+    (tmp_path / "no image.png").write_text("no image")
+    code, out, err = run_cli("predict", "simple", "no image.png", digits / "testing/4/30.png")
+    assert code == 1 and one_line(err) and "no image.png" in err and "30.png  4" in out
+
+
+@pytest.mark.parametrize("args, code, message", [
+    (["fit", "--arch", "resnet81"], 1, "Did you mean resnet18"),
+    (["fit", "--opt", "adma"], 1, "Did you mean adam"),
+    (["fit", "--run", "article"], 1, "article-pytorch"),
+    (["fit", "--epochs", "0"], 1, "epochs=0"),
+    (["fit", "--source", "nowhere"], 1, "Allowed: 'mnist'"),
+    (["fit", "--settings", "absent.ini"], 1, "absent.ini"),
+    (["fit", "--epochs", "two"], 2, "'--epochs': Input should be a valid integer"),
+    (["fit", "--epoch", "2"], 2, "No such option: --epoch"),
+    (["fti"], 2, "fti"),
+    (["predict"], 2, "Missing argument"),
+    (["predict", "simple", "x.png"], 1, "there is no run 'simple'"),
+    (["evaluate", "simple"], 1, "there is no run"),
+    (["export", "simple"], 1, "there is no run"),
+])
+def test_mistakes_are_one_line(run_cli, args, code, message):
+    got, out, err = run_cli(*args)
+    assert (got, out) == (code, "") and one_line(err) and message in err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help(run_cli, command):
+    code, out, err = run_cli(command, "--help")
+    assert code == 0 and not err and "Usage: digitfast " + command in out
+
+
+def test_help_of_the_whole(run_cli):
+    code, out, err = run_cli("--help")
+    assert code == 0 and all(command in out for command in COMMANDS)
+    assert run_cli("--version")[1].startswith("digitfast ")
+    assert "Usage" in run_cli()[1]
+
+
+def test_fit_offers_all_settings_with_their_defaults(run_cli, monkeypatch):
+    from digitfast import train_run
+    monkeypatch.setenv("COLUMNS", "1000")
+    out = run_cli("fit", "--help")[1]
+    assert all(name in out for name in (*ARCHITECTURES, *OPTIMIZERS))
+    options = {p.name: p for p in typer.main.get_command(cli.app).commands["fit"].params}
+    parameters = inspect.signature(train_run).parameters
+    assert options.keys() - {"run", "settings", "help"} == parameters.keys()
+    for name, parameter in parameters.items():
+        if parameter.default is not None:
+            assert options[name].show_default == str(parameter.default), name
+    for option in typer.main.get_command(cli.app).commands["lr-find"].params:
+        if option.name in parameters:
+            assert option.show_default == options[option.name].show_default
+
+
+def test_piped_output_has_no_control_characters(digits, tmp_path):
+    args = [*DIGITFAST, "fit", "--arch", "simple", "--source", str(digits), "--bs", "32", "--epochs", "2"]
+    done = subprocess.run(args, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert not done.stderr
+    assert len(done.stdout.splitlines()) == 1 + 2 + 3  # header, epochs, result
+    assert all(c.isprintable() or c == "\n" for c in done.stdout)
+
+
+def test_ctrl_c_on_a_terminal(digits, tmp_path):
+    "A real terminal: bars while it trains; Ctrl-C ends it with one line, exit code 130 and no run folder."
+    primary, secondary = pty.openpty()
+    process = subprocess.Popen(
+        [*DIGITFAST, "fit", "--arch", "simple", "--source", str(digits), "--bs", "8", "--epochs", "9999"],
+        cwd=tmp_path, stdin=secondary, stdout=secondary, stderr=subprocess.PIPE, start_new_session=True,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "80"})
+    os.close(secondary)
+    shown, end = b"", time.monotonic() + 60
+    while b"Epoch 2 training" not in shown and time.monotonic() < end:
+        shown += os.read(primary, 4096)
+    os.killpg(process.pid, signal.SIGINT)  # the terminal sends it to every process of the group
+    err = process.communicate(timeout=60)[1].decode()
+    os.close(primary)
+    assert b"Epoch 2 training" in shown and b"\x1b[" in shown
+    assert process.returncode == 130 and err == "digitfast: interrupted; nothing unfinished was kept\n"
+    assert not list(Path(tmp_path, "runs").iterdir())

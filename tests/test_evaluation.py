@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from digitfast.errors import BadData
+from digitfast.evaluation import Evidence, accuracy_interval, evaluate_learner, predict_files
+
+
+def test_evidence_of_counts():
+    evidence = Evidence(["0", "1", "2"], np.array([[5, 0, 1], [0, 4, 0], [2, 0, 8]]), 0.1)
+    assert evidence.n == 20 and evidence.accuracy == pytest.approx(17 / 20)
+    assert evidence.most_confused() == [("2", "0", 2), ("0", "2", 1)]
+
+
+def test_interval():
+    low, high = accuracy_interval(9950, 10_000)
+    assert low == pytest.approx(0.9934, abs=1e-4) and high == pytest.approx(0.9962, abs=1e-4)  # about ±0.14 points
+    assert accuracy_interval(10, 10)[1] == 1
+
+
+def test_evaluate_agrees_with_fastai(trained, digits):
+    with trained.no_bar(), trained.no_logging():
+        loss, accuracy = trained.validate()
+    for folder in (None, digits / "testing"):
+        evidence = evaluate_learner(trained, folder)
+        assert evidence.n == 120 and evidence.confusion.sum(1).tolist() == [12] * 10
+        assert evidence.accuracy == pytest.approx(accuracy) and evidence.loss == pytest.approx(loss, rel=1e-4)
+
+
+def test_evaluate_other_classes(trained, copy_of_digits):
+    (copy_of_digits / "testing/3").rename(copy_of_digits / "testing/three")
+    with pytest.raises(BadData, match="three"):
+        evaluate_learner(trained, copy_of_digits / "testing")
+
+
+def test_predict_files_answers_all(trained, digits, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_text("no image")
+    files = [digits / "testing/4/30.png", bad, digits / "testing/1", tmp_path / "absent.png"]
+    answers = predict_files(trained, files)
+    assert [a.get("digit") for a in answers][:2] == ["4", None] and len(answers) == 15
+    assert str(bad) in answers[1]["error"] and "absent.png" in answers[-1]["error"]
+    assert sum(answers[0]["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    assert [a["file"] for a in answers[2:14]] == sorted(str(f) for f in (digits / "testing/1").iterdir())
+    (tmp_path / "empty").mkdir()
+    assert "holds no pictures" in predict_files(trained, [tmp_path / "empty"])[0]["error"]

@@ -1,0 +1,112 @@
+import pytest
+import torch
+from fastai.interpret import ClassificationInterpretation
+from fastai.learner import Learner, load_learner
+from fastai.losses import CrossEntropyLossFlat
+from fastai.vision.models import resnet18
+
+from digitfast import BadSetting, NLLLossFlat, UnknownName, article_learner, digit_dls, digit_learner, simple_learner
+
+
+@pytest.fixture(scope="module")
+def dls(digits):
+    return digit_dls(digits, bs=32, num_workers=0)
+
+
+@pytest.fixture
+def quiet(trained):
+    with trained.no_bar(), trained.no_logging():
+        yield trained
+
+
+def test_simple_learner(dls):
+    learn = simple_learner(dls, lr=0.5)
+    assert isinstance(learn, Learner) and learn.lr == 0.5
+    assert [m.name for m in learn.metrics] == ["accuracy"] and isinstance(learn.loss_func, CrossEntropyLossFlat)
+    assert sum(p.numel() for p in learn.model.parameters()) == 784 * 100 + 100 + 100 * 30 + 30 + 30 * 10 + 10
+
+
+def test_article_learner_is_the_articles_recipe(dls):
+    learn = article_learner(dls)
+    learn.create_opt()
+    assert learn.opt.hypers[0]["lr"] == 0.005 and learn.opt.hypers[0]["mom"] == 0.8
+    assert isinstance(learn.loss_func, NLLLossFlat) and isinstance(learn.model[-1], torch.nn.LogSoftmax)
+
+
+def test_article_learner_steps_like_torch(dls):
+    "One step of fastai's SGD with momentum against torch's, over three batches."
+    import copy
+    learn = article_learner(dls)
+    net = copy.deepcopy(learn.model)
+    learn.create_opt()
+    sgd = torch.optim.SGD(net.parameters(), lr=0.005, momentum=0.8)
+    for x, y in [dls.one_batch() for _ in range(3)]:
+        x, y = x.as_subclass(torch.Tensor), y.as_subclass(torch.Tensor)
+        for model, opt in ((learn.model, learn.opt), (net, sgd)):
+            torch.nn.functional.nll_loss(model(x), y).backward()
+            opt.step()
+            opt.zero_grad()
+    for p, q in zip(learn.model.parameters(), net.parameters(), strict=True):
+        assert torch.allclose(p, q, atol=1e-7)
+
+
+@pytest.mark.parametrize("arch", ["simple", "article", "resnet18", "xresnet18", "squeezenet1_1", "mobilenet_v3_small",
+                                  "resnet10t", resnet18], ids=str)
+def test_architectures_by_name(dls, arch):
+    learn = digit_learner(dls, arch)
+    x, y = dls.one_batch()
+    assert learn.model(x).shape == (32, 10)
+    assert all(p.requires_grad for p in learn.model.parameters())
+    if arch not in ("simple", "article"):
+        assert next(learn.model.parameters()).shape[1] == 1  # one input channel
+
+
+def test_resnet18_is_fastais_own(dls):
+    from fastai.vision.learner import vision_learner
+    theirs = vision_learner(dls, resnet18, pretrained=False, n_in=1, normalize=False)
+    ours = digit_learner(dls, "resnet18")
+    assert str(ours.model) == str(theirs.model)
+
+
+def test_names_that_do_not_work(dls):
+    with pytest.raises(UnknownName, match="Did you mean resnet18"):
+        digit_learner(dls, "resnet-18")
+    for arch in ("alexnet", "vit_b_16"):
+        with pytest.raises(BadSetting, match=f"{arch} cannot take images .*28×28.*size=64"):
+            digit_learner(dls, arch)
+    with pytest.raises(TypeError, match="metric_s"):
+        simple_learner(dls, metric_s=[])
+
+
+def test_two_classes(copy_of_digits):
+    import shutil
+    for split in ("training", "testing"):
+        for digit in "01245689":
+            shutil.rmtree(copy_of_digits / split / digit)
+    learn = simple_learner(digit_dls(copy_of_digits, bs=8, num_workers=0))
+    assert learn.model[-1].out_features == 2
+
+
+def test_what_a_fastai_user_does_next(quiet, digits, tmp_path):
+    learn = quiet
+    file = digits / "testing/4/30.png"
+    label, index, probabilities = learn.predict(file)
+    assert label == "4" and index == 4 and probabilities.sum() == pytest.approx(1, abs=1e-5)
+    loss, accuracy = learn.validate()
+    assert accuracy > 0.8
+    assert learn.tta()[0].shape == (120, 10)
+    interpretation = ClassificationInterpretation.from_learner(learn)
+    assert interpretation.confusion_matrix().trace() == round(accuracy * 120)
+    learn.show_results()
+    learn.export(tmp_path / "learner.pkl")
+    loaded = load_learner(tmp_path / "learner.pkl")
+    assert loaded.predict(file)[0] == "4"
+    x, = loaded.dls.test_dl([file]).one_batch()
+    assert torch.equal(x, learn.dls.test_dl([file], num_workers=0).one_batch()[0])
+
+
+def test_mixed_precision_and_lr_find(dls, tmp_path):
+    learn = simple_learner(dls, path=tmp_path)
+    with learn.no_bar(), learn.no_logging():
+        assert 1e-6 < learn.lr_find(show_plot=False).valley < 1
+        learn.to_fp16().fit_one_cycle(1, 0.01)

@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+import torch
+from fastai.vision.data import ImageDataLoaders
+from PIL import Image
+
+from digitfast.errors import BadData, BadImage, BadSetting, DataNotFound
+from digitfast.loaders import digit_dls
+
+
+@pytest.fixture(scope="module")
+def dls(digits):
+    return digit_dls(digits, bs=32, num_workers=0)
+
+
+def test_batches(dls, digits):
+    x, y = dls.one_batch()
+    assert isinstance(dls, ImageDataLoaders) and dls.path == digits
+    assert x.shape == (32, 1, 28, 28) and x.dtype == torch.float32 and x.min() == 0 and 0.9 < x.max() <= 1
+    assert y.shape == (32,) and list(dls.vocab) == list("0123456789") and dls.c == 10
+    assert (len(dls.train_ds), len(dls.valid_ds)) == (300, 120)
+    assert {f.parent.parent.name for f in dls.train_ds.items} == {"training"}
+    assert {f.parent.parent.name for f in dls.valid_ds.items} == {"testing"}
+
+
+def test_pixels_are_the_files(dls):
+    x = torch.cat([x for x, _ in dls.valid])
+    for file, pixels in zip(dls.valid_ds.items, x, strict=True):
+        assert np.array_equal(np.asarray(Image.open(file)), (pixels[0].cpu() * 255).round().numpy())
+
+
+def test_other_names_of_splits(copy_of_digits):
+    (copy_of_digits / "training").rename(copy_of_digits / "train")
+    (copy_of_digits / "testing").rename(copy_of_digits / "valid")
+    assert len(digit_dls(copy_of_digits, num_workers=0).valid_ds) == 120
+
+
+def test_holdout_comes_from_training_only(digits):
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    held = digit_dls(digits, holdout=0.2, num_workers=0)
+    assert torch.equal(torch.get_rng_state(), state)
+    train, valid = set(held.train_ds.items), set(held.valid_ds.items)
+    assert (len(train), len(valid)) == (240, 60) and not train & valid
+    assert {f.parent.parent.name for f in train | valid} == {"training"} and held.path == digits
+    assert set(digit_dls(digits, holdout=0.2, num_workers=0).valid_ds.items) == valid
+    assert set(digit_dls(digits, holdout=0.2, seed=1, num_workers=0).valid_ds.items) != valid
+
+
+def test_holdout_needs_no_test_split(copy_of_digits):
+    (copy_of_digits / "testing").rename(copy_of_digits / "elsewhere")
+    assert len(digit_dls(copy_of_digits, holdout=0.1, num_workers=0).valid_ds) == 30
+    with pytest.raises(BadData, match="elsewhere, training.*training/ and testing/"):
+        digit_dls(copy_of_digits)
+
+
+def test_test_dl_takes_any_form_in_order(dls, digits):
+    files = [digits / f"testing/{d}/30.png" for d in (3, 1, 2)]
+    wanted = torch.stack([torch.tensor(np.asarray(Image.open(f))) for f in files]).float() / 255
+    arrays = [np.asarray(Image.open(f)) for f in files]
+    for items in (files, [str(f) for f in files], [Image.open(f) for f in files], arrays, np.stack(arrays),
+                  torch.tensor(np.stack(arrays)), [f.read_bytes() for f in files]):
+        x, = dls.test_dl(items, num_workers=0).one_batch()
+        assert torch.allclose(x[:, 0].cpu().as_subclass(torch.Tensor), wanted)
+    for single in (files[0], str(files[0]), arrays[0], Image.open(files[0])):
+        assert dls.test_dl(single, num_workers=0).one_batch()[0].shape == (1, 1, 28, 28)
+    folder = dls.test_dl(digits / "testing/3", with_labels=True, num_workers=0)
+    assert len(folder.dataset) == 12 and folder.one_batch()[1].tolist() == [3] * 12
+
+
+def test_other_sizes(dls, copy_of_digits):
+    assert dls.test_dl([np.zeros((50, 100))], num_workers=0).one_batch()[0].shape == (1, 1, 28, 28)
+    assert digit_dls(copy_of_digits, size=40, num_workers=0).one_batch()[0].shape == (64, 1, 40, 40)
+
+
+def test_show_batch_is_black_on_white(dls):
+    import matplotlib.pyplot as plt
+    dls.show_batch(max_n=4)
+    image = plt.gcf().axes[0].images[0]
+    assert image.get_cmap().name == "Greys" and plt.gcf().axes[0].get_title() in dls.vocab
+    plt.close("all")
+
+
+def test_missing_folder_split_and_class(copy_of_digits, tmp_path):
+    with pytest.raises(DataNotFound, match="absent.*digits_path"):
+        digit_dls(tmp_path / "absent")
+    with pytest.raises(BadData, match="no class folders"):
+        (tmp_path / "empty/training").mkdir(parents=True)
+        (tmp_path / "empty/testing").mkdir()
+        digit_dls(tmp_path / "empty")
+    for file in (copy_of_digits / "testing/3").iterdir():
+        file.unlink()
+    with pytest.raises(BadData, match="testing/3 is empty"):
+        digit_dls(copy_of_digits)
+    (copy_of_digits / "testing/3").rename(copy_of_digits / "testing/three")
+    (copy_of_digits / "testing/three/a.png").write_bytes((copy_of_digits / "testing/2/30.png").read_bytes())
+    with pytest.raises(BadData, match="testing has classes that .*training has not: three"):
+        digit_dls(copy_of_digits)
+
+
+def test_files_that_are_no_images(copy_of_digits):
+    folder = copy_of_digits / "training/7"
+    (folder / ".DS_Store").write_text("")
+    (folder / "Thumbs.db").write_text("")
+    digit_dls(copy_of_digits, num_workers=0)
+    (folder / "notes.txt").write_text("")
+    with pytest.raises(BadData, match="training/7/notes.txt is no image"):
+        digit_dls(copy_of_digits)
+    (folder / "notes.txt").rename(folder / "notes.png")
+    with pytest.raises(BadImage, match="training/7/notes.png"):
+        list(digit_dls(copy_of_digits, num_workers=0).train)
+
+
+@pytest.mark.parametrize("holdout", [-0.1, 1, 20])
+def test_bad_holdout(digits, holdout):
+    with pytest.raises(BadSetting, match=f"holdout={holdout}"):
+        digit_dls(digits, holdout=holdout)
+
+
+@pytest.mark.parametrize("bs", [0, -3, 301])
+def test_bad_batch_size(digits, bs):
+    with pytest.raises(BadSetting, match=f"bs={bs}"):
+        digit_dls(digits, bs=bs)

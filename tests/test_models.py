@@ -1,0 +1,27 @@
+import torch
+from fastai.losses import CrossEntropyLossFlat
+from torch import nn
+
+from digitfast.models import NLLLossFlat, article_net, simple_net
+
+
+def shapes(net):
+    return [tuple(layer.weight.shape[::-1]) for layer in net if isinstance(layer, nn.Linear)]
+
+
+def test_the_articles_networks():
+    assert shapes(simple_net()) == [(784, 100), (100, 30), (30, 10)]
+    assert [type(layer) for layer in simple_net()] == [nn.Flatten, nn.Linear, nn.ReLU, nn.Linear, nn.ReLU, nn.Linear]
+    assert shapes(article_net()) == [(784, 128), (128, 64), (64, 10)]
+    assert sum(p.numel() for p in article_net().parameters()) == 109_386
+    assert torch.allclose(article_net()(torch.rand(4, 1, 28, 28)).exp().sum(1), torch.ones(4))
+    assert simple_net(16, 2)(torch.rand(3, 1, 4, 4)).shape == (3, 2)
+
+
+def test_nll_of_log_softmax_is_cross_entropy():
+    logits, labels = torch.randn(8, 10), torch.randint(10, (8,))
+    log_probabilities = logits.log_softmax(1)
+    nll, cross_entropy = NLLLossFlat(), CrossEntropyLossFlat()
+    assert torch.allclose(nll(log_probabilities, labels), cross_entropy(logits, labels))
+    assert torch.allclose(nll.activation(log_probabilities), cross_entropy.activation(logits))
+    assert torch.equal(nll.decodes(log_probabilities), cross_entropy.decodes(logits))

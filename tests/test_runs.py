@@ -1,0 +1,112 @@
+import inspect
+import json
+
+import pytest
+import torch
+from fastai.callback.core import Callback
+
+from digitfast import BadSetting, DigitError, RunNotFound, UnknownName, find_run, list_runs, runs, train_run
+from digitfast.settings import named_runs, read_settings
+from digitfast.sources import folder_checksum
+
+
+@pytest.fixture
+def quick(digits, tmp_path, monkeypatch):
+    "A run of a second on the small digits, in an empty folder."
+    monkeypatch.chdir(tmp_path)
+    return {"source": str(digits), "arch": "simple", "bs": 32, "lr": 0.01}
+
+
+def test_run_folder_has_everything(quick, digits):
+    run = train_run(**quick, epochs=3)
+    assert sorted(f.name for f in run.path.iterdir()) == ["history.csv", "learner.pkl", "settings.ini", "summary.json"]
+    summary = json.loads((run.path / "summary.json").read_text())
+    assert summary == run.summary == find_run("simple").summary
+    assert summary["data"]["sha256"] == folder_checksum(digits)[0]
+    assert summary["settings"].keys() == inspect.signature(train_run).parameters.keys()
+    assert summary["versions"].keys() >= {"python", "torch", "fastai", "digitfast"} and summary["device"]["name"]
+    history = run.history()
+    assert [row["epoch"] for row in history] == ["0", "1", "2"]
+    assert float(history[-1]["accuracy"]) == summary["accuracy"]
+    low, high = summary["accuracy_interval_95"]
+    assert low < summary["accuracy"] < high and summary["validation_images"] == 120
+    learn = run.learner()
+    loss, accuracy = learn.validate(dl=learn.dls.test_dl(digits / "testing", with_labels=True))
+    assert accuracy == pytest.approx(summary["accuracy"])
+    assert loss == pytest.approx(summary["validation_loss"], rel=1e-4)
+
+
+def weights(run):
+    return list(run.learner().model.parameters())
+
+
+def test_its_settings_repeat_the_run(quick):
+    first = train_run(**quick, mom=0.8, opt="sgd", schedule="constant", wd=0.01)
+    again = train_run(**read_settings(train_run, path=first.path / "settings.ini"))
+    assert again.path.name == "simple-2" and first.path.name == "simple"
+    assert again.summary["validation_loss"] == first.summary["validation_loss"]
+    assert all(torch.equal(p, q) for p, q in zip(weights(first), weights(again), strict=True))
+    other = train_run(**{**quick, "seed": 1})
+    assert not torch.equal(weights(other)[0], weights(first)[0])
+    assert [run.path.name for run in list_runs()] == ["simple", "simple-2", "simple-3"]
+
+
+def test_holdout_leaves_the_test_split_alone(quick):
+    summary = train_run(**quick, holdout=0.2).summary
+    assert summary["validation_images"] == 60 and summary["data"]["training_images"] == 240
+    assert summary["validated_on"] == "held-out training images"
+
+
+@pytest.mark.parametrize("name", named_runs())
+def test_named_runs_run(quick, name):
+    settings = {**read_settings(train_run, name), "source": quick["source"], "epochs": 1}
+    assert train_run(**settings).summary["settings"]["arch"] == settings["arch"]
+
+
+def test_momentum_reaches_optimiser_and_schedule(quick):
+    learn = train_run(**quick, opt="sgd", mom=0.5).learner()
+    assert learn.moms == (0.5, 0.5, 0.5) and learn.opt_func.keywords == {"mom": 0.5}
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError, SystemExit])
+def test_a_stopped_run_leaves_nothing(quick, monkeypatch, tmp_path, stop):
+    class Stops(Callback):
+        def __init__(self, name): pass
+        def after_epoch(self): raise stop("stopped")
+    monkeypatch.setattr(runs, "CSVLogger", Stops)
+    with pytest.raises(stop):
+        train_run(**quick)
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_a_killed_run_is_not_taken_for_whole(quick, tmp_path):
+    run = train_run(**quick)
+    (run.path / "summary.json").unlink()  # it is written last
+    assert list_runs() == []
+    with pytest.raises(RunNotFound, match="simple is not finished"):
+        find_run("simple")
+    assert train_run(**quick).path.name == "simple-2"
+
+
+def test_runs_are_found_by_name_and_by_path(quick, tmp_path):
+    run = train_run(**quick, name="mine")
+    for name in ("mine", "runs/mine", tmp_path / "runs/mine"):
+        assert find_run(name).summary == run.summary
+    with pytest.raises(RunNotFound, match="no run 'yours'. Runs: mine"):
+        find_run("yours")
+    with pytest.raises(RunNotFound, match="none yet"):
+        find_run("yours", "elsewhere")
+
+
+@pytest.mark.parametrize("wrong, error, message", [
+    ({"opt": "sdg"}, UnknownName, "Did you mean sgd"), ({"arch": "resnet81"}, UnknownName, "resnet18"),
+    ({"epochs": 0}, BadSetting, "epochs=0"), ({"lr": -1.0}, BadSetting, "lr=-1"), ({"mom": 1.0}, BadSetting, "mom=1"),
+    ({"opt": "basic", "mom": 0.9}, BadSetting, "no momentum"), ({"wd": -1.0}, BadSetting, "wd=-1"),
+    ({"opt": "basic", "wd": 0.1}, BadSetting, "no weight decay"),
+    ({"name": "a/b"}, BadSetting, "a/b"), ({"name": ".."}, BadSetting, r"\.\."),
+    ({"source": "nowhere"}, DigitError, "nowhere"),
+])
+def test_mistakes_leave_nothing(quick, tmp_path, wrong, error, message):
+    with pytest.raises(error, match=message):
+        train_run(**{**quick, **wrong})
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())

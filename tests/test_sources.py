@@ -1,0 +1,191 @@
+import hashlib
+import http.server
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from functools import partial
+from pathlib import Path
+
+import pytest
+from fastai.data.external import URLs, fastai_cfg, fastai_path
+
+from digitfast import sources
+from digitfast.errors import BadData, DataNotFound
+from digitfast.sources import (
+    MNIST_COUNTS,
+    PACKED_MNIST,
+    PACKED_MNIST_SHA256,
+    class_counts,
+    digits_path,
+    folder_checksum,
+)
+
+UNPACK = [sys.executable, "-W", "ignore", "-c", "from digitfast import digits_path; print(digits_path())"]
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    "An empty fastai data folder."
+    monkeypatch.setenv("FASTAI_HOME", str(tmp_path / "home"))
+    fastai_cfg.cache_clear()
+    yield tmp_path / "home"
+    fastai_cfg.cache_clear()
+
+
+@pytest.fixture
+def archive(digits, tmp_path) -> Path:
+    return Path(shutil.make_archive(str(tmp_path / "mine"), "gztar", digits.parent, digits.name))
+
+
+@pytest.fixture
+def server(archive):
+    "The archive's folder on an HTTP server of this machine; counts what is asked for."
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        asked = []
+
+        def do_GET(self):
+            Handler.asked.append(self.path)
+            super().do_GET()
+
+        def log_message(self, *args): pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=archive.parent)) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{httpd.server_port}", Handler.asked
+        httpd.shutdown()
+
+
+def test_mnist_is_all_there(mnist):
+    assert mnist == fastai_path("data") / "mnist_png"
+    for split, counts in MNIST_COUNTS.items():
+        assert list(class_counts(mnist / split).values()) == counts
+    assert sum(MNIST_COUNTS["training"]) == 60_000 and sum(MNIST_COUNTS["testing"]) == 10_000
+    start = time.perf_counter()
+    assert digits_path() == mnist
+    assert time.perf_counter() - start < 3  # nothing is unpacked again
+    assert [f.name for f in mnist.parent.iterdir() if f.is_dir()] == ["mnist_png"]  # no remains
+
+
+def test_mnist_has_the_published_pixels(mnist):
+    import numpy as np
+    from PIL import Image
+    files = sorted((mnist / "training").glob("*/*.png"))
+    sample = np.stack([np.asarray(Image.open(f)) for f in files[::20]])
+    assert sample.dtype == np.uint8 and sample.shape[1:] == (28, 28)
+    assert sample.mean() / 255 == pytest.approx(0.1307, abs=0.002)
+    assert sample.std() / 255 == pytest.approx(0.3081, abs=0.002)
+    assert (mnist / "training/5/0.png").exists() and (mnist / "testing/7/0.png").exists()  # names are IDX places
+
+
+def test_packed_archive_is_checked_before_it_is_unpacked(home, tmp_path, monkeypatch):
+    assert hashlib.sha256(PACKED_MNIST.read_bytes()).hexdigest() == PACKED_MNIST_SHA256
+    assert PACKED_MNIST_SHA256 in (PACKED_MNIST.parent / "README.md").read_text()
+    damaged = tmp_path / "mnist_png.tar.xz"
+    damaged.write_bytes(PACKED_MNIST.read_bytes()[:-1] + b"x")
+    monkeypatch.setattr(sources, "PACKED_MNIST", damaged)
+    with pytest.raises(BadData, match="damaged"):
+        digits_path()
+    assert not (home / "data/mnist_png").exists()
+
+
+def test_incomplete_mnist_is_set_aside_not_taken(mnist, home):
+    data = home / "data"
+    shutil.copytree(mnist / "testing", data / "mnist_png/testing")  # as a killed unpacking leaves it
+    (data / "mnist_png/testing/0/mine.txt").write_text("a user's")
+    with pytest.warns(UserWarning, match="incomplete"):
+        assert digits_path() == data / "mnist_png"
+    assert sources._is_whole_mnist(data / "mnist_png")
+    assert (data / "mnist_png.incomplete/testing/0/mine.txt").read_text() == "a user's"
+    (data / "mnist_png/testing/0/10.png").write_bytes(b"")
+    assert not sources._is_whole_mnist(data / "mnist_png")
+
+
+def test_killed_and_parallel_first_runs(home):
+    data = home / "data"
+    killed = subprocess.Popen(UNPACK, env={**os.environ, "FASTAI_HOME": str(home)}, stdout=subprocess.DEVNULL)
+    staging = data / ".mnist_png.unpacking"
+    while not list(staging.glob("*/mnist_png/mnist_png/training/3/*.png")):  # half-way through the training images
+        assert killed.poll() is None
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (data / "mnist_png").exists() and staging.exists()
+    both = [subprocess.Popen(UNPACK, stdout=subprocess.PIPE, text=True, env={**os.environ, "FASTAI_HOME": str(home)})
+            for _ in range(2)]
+    assert [process.communicate()[0].strip() for process in both] == [str(data / "mnist_png")] * 2
+    assert sources._is_whole_mnist(data / "mnist_png") and not staging.exists()
+
+
+def test_download_from_a_server(home, server, digits):
+    url, asked = server
+    path = digits_path(f"{url}/mine.tar.gz")
+    assert folder_checksum(path) == folder_checksum(digits)
+    assert digits_path(f"{url}/mine.tar.gz") == path and asked == ["/mine.tar.gz"] * 2  # reached, fetched
+    assert path.parent == home / "data" and path.name.startswith("mine-")
+
+
+def test_file_url_and_changed_file(home, archive, copy_of_digits):
+    first = digits_path(archive.as_uri())
+    (copy_of_digits / "training/0/0.png").unlink()
+    shutil.make_archive(str(archive).removesuffix(".tar.gz"), "gztar", copy_of_digits.parent, copy_of_digits.name)
+    second = digits_path(archive.as_uri())
+    assert first != second and not (second / "training/0/0.png").exists()
+
+
+def test_fastai_names(home, server, monkeypatch):
+    url, asked = server
+    monkeypatch.setattr(URLs, "MNIST_SAMPLE", f"{url}/mine.tar.gz")
+    assert digits_path("MNIST_SAMPLE") == home / "data/mine"
+    (home / "data/mnist_tiny").mkdir()  # unpacked by fastai before
+    assert digits_path("MNIST_TINY") == home / "data/mnist_tiny"
+
+
+def test_no_network_is_one_line_within_seconds(home, monkeypatch):
+    start = time.perf_counter()
+    with pytest.raises(DataNotFound, match="use 'mnist'"):
+        digits_path("http://127.0.0.1:9/digits.tgz")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(sources, "SILENCE", 0.5)
+        with pytest.raises(DataNotFound, match="could not be fetched"):
+            digits_path(f"http://127.0.0.1:{silent.getsockname()[1]}/digits.tgz")
+    assert time.perf_counter() - start < 5
+    assert not [f for f in (home / "data").iterdir() if f.is_dir()]
+
+
+def test_bad_sources(home, tmp_path, digits):
+    broken = tmp_path / "broken.tgz"
+    broken.write_bytes(b"no archive")
+    with pytest.raises(BadData, match="cannot be unpacked"):
+        digits_path(broken.as_uri())
+    with pytest.raises(DataNotFound, match="as a URL, file://"):
+        digits_path(broken)
+    with pytest.raises(DataNotFound, match="no such file"):
+        digits_path((tmp_path / "absent.tgz").as_uri())
+    for name in ("minst", "MNIST_SAMPEL", "LOCAL_PATH"):
+        with pytest.raises(DataNotFound, match="Allowed: 'mnist'"):
+            digits_path(name)
+    assert digits_path(digits) == digits and digits_path(str(digits)) == digits
+
+
+def test_config_of_fastai_is_left_alone(home, archive):
+    before = fastai_path("data"), fastai_path("archive")
+    digits_path(archive.as_uri())
+    assert (fastai_path("data"), fastai_path("archive")) == before
+
+
+def test_checksum_sees_contents_and_names(copy_of_digits):
+    before, size = folder_checksum(copy_of_digits)
+    assert size == sum(f.stat().st_size for f in copy_of_digits.rglob("*.png"))
+    (copy_of_digits / "models").mkdir()  # what lr_find leaves
+    assert folder_checksum(copy_of_digits) == (before, size)
+    image = copy_of_digits / "training/0/0.png"
+    image.rename(image.with_name("00.png"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert folder_checksum(copy_of_digits)[0] != before

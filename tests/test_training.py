@@ -1,0 +1,59 @@
+import math
+import re
+
+import pytest
+
+from digitfast import BadSetting, UnknownName, digit_dls, simple_learner, train_learner
+
+
+@pytest.fixture
+def learn(digits):
+    return simple_learner(digit_dls(digits, bs=32, num_workers=0))
+
+
+def test_one_clean_line_an_epoch(learn, capsys):
+    train_learner(learn, 3, 0.01)
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    heads = re.split("  +", lines[0].strip())
+    assert heads == ["Epoch", "Training loss", "Validation loss", "Validation accuracy", "Time"]
+    assert len(lines) == 4 and [line.split()[0] for line in lines[1:]] == ["0", "1", "2"]
+    assert len({len(line) for line in lines}) == 1  # columns stand below each other
+    assert all(c.isprintable() or c == "\n" for c in out) and not err
+    assert f"{100 * learn.recorder.values[-1][2]:.2f} %" in lines[-1]
+
+
+def test_the_learner_is_as_before(learn, capsys):
+    logger = learn.logger
+    with pytest.raises(ZeroDivisionError):
+        from fastai.callback.core import Callback
+
+        class Fails(Callback):
+            def after_batch(self): 1 / 0  # noqa: B018
+        train_learner(learn, 1, 0.01, cbs=Fails())
+    assert learn.logger == logger and hasattr(learn, "progress")
+
+
+def test_bars_on_a_terminal(learn, capsys, monkeypatch):
+    import sys
+    monkeypatch.setattr(type(sys.stdout), "isatty", lambda self: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    train_learner(learn, 1, 0.01)
+    out = capsys.readouterr().out
+    assert "Epoch 0" in out and "\x1b[" in out and "Validation accuracy" in out
+
+
+def test_schedules(learn, capsys):
+    train_learner(learn, 1, 0.01, "one_cycle")
+    assert max(learn.recorder.lrs) == pytest.approx(0.01, rel=0.05) and min(learn.recorder.lrs) < 0.001
+    train_learner(learn, 1, 0.02, "constant")
+    assert set(learn.recorder.lrs) == {0.02}
+
+
+@pytest.mark.parametrize("kwargs, error", [
+    ({"epochs": 0}, BadSetting), ({"lr": 0}, BadSetting), ({"lr": -1}, BadSetting), ({"lr": math.nan}, BadSetting),
+    ({"schedule": "one-cycle"}, UnknownName)])
+def test_mistakes(learn, kwargs, error):
+    with pytest.raises(error):
+        train_learner(learn, **kwargs)
