@@ -164,15 +164,13 @@ def data(
     source: Annotated[str, typer.Argument(help="As --source of fit.")] = "mnist",
 ):
     "Where the digits are, how many of each there are, their checksum and size. Unpacks or downloads them if need be."
-    from digitfast.sources import class_counts, digits_path, folder_checksum
-    path = digits_path(source)
-    checksum, size = folder_checksum(path)
-    print(path)
-    for split in sorted((d for d in path.iterdir() if d.is_dir() and not d.name.startswith(".")), reverse=True):
-        if counts := class_counts(split):
-            print(f"{split.name:10}{sum(counts.values()):>7,} images   "
-                  + "  ".join(f"{label}: {count:,}" for label, count in counts.items()))
-    print(f"{'size':10}{size / 1e6:>7,.1f} MB\n{'sha256':11}{checksum}")
+    from digitfast.loaders import folder_facts
+    facts = folder_facts(source)
+    print(facts["path"])
+    for split, counts in facts["counts"].items():
+        print(f"{split:10}{sum(counts.values()):>7,} images   "
+              + "  ".join(f"{label}: {count:,}" for label, count in counts.items()))
+    print(f"{'size':10}{facts['bytes'] / 1e6:>7,.1f} MB\n{'sha256':11}{facts['sha256']}  (of names and pixels)")
     if source == "mnist":
         print("MNIST is by Yann LeCun, Corinna Cortes and Christopher J. C. Burges, CC BY-SA 3.0.")
 

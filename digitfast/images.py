@@ -1,10 +1,11 @@
 """One picture, in whatever form it comes, as the grey image that the networks are trained on."""
 import io
+from pathlib import Path
 
 import numpy as np
-from fastai.vision.core import PILImageBW, load_image
+from fastai.vision.core import PILImageBW
 from fasttransform import Transform
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from digitfast.errors import BadImage
@@ -25,12 +26,30 @@ class PILDigit(PILImageBW):
             return cls(fn.convert("L"))
         if isinstance(fn, (np.ndarray, Tensor)):
             return cls(Image.fromarray(_to_uint8(np.asarray(fn.cpu() if isinstance(fn, Tensor) else fn))).convert("L"))
-        try:
-            return cls(load_image(io.BytesIO(fn) if isinstance(fn, bytes) else fn, mode="L"))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
-            name = f"{len(fn)} bytes" if isinstance(fn, bytes) else fn
-            reason = "it is no image, or a damaged one" if isinstance(e, (SyntaxError, ValueError)) else e
-            raise BadImage(f"{name} cannot be read as a picture: {reason}") from e
+        return cls(read_grey(fn))
+
+
+def read_grey(
+    fn: str | Path | bytes,  # an image file, or the bytes of one
+) -> Image.Image:  # mode "L"
+    "A picture as 8 bits of grey. Raises: `BadImage`, which names the file."
+    try:
+        with Image.open(io.BytesIO(fn) if isinstance(fn, bytes) else fn) as image:
+            return image.convert("L")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
+        name = f"{len(fn)} bytes" if isinstance(fn, bytes) else fn
+        unknown = isinstance(e, (SyntaxError, ValueError, UnidentifiedImageError))
+        reason = "it is no image, or a damaged one" if unknown else e
+        raise BadImage(f"{name} cannot be read as a picture: {reason}") from e
+
+
+def fit_square(
+    image: Image.Image,  # mode "L"
+    size: int,  # side of the square, in pixels
+) -> Image.Image:
+    "`image` brought to `size` × `size` pixels, its proportions kept, with paper at the sides."
+    side = (size, size)
+    return image if image.size == side else ImageOps.pad(image, side, Image.Resampling.LANCZOS, color=0)
 
 
 def _to_uint8(array: np.ndarray) -> np.ndarray:
@@ -49,7 +68,7 @@ def _to_uint8(array: np.ndarray) -> np.ndarray:
 
 
 class FitSize(Transform):
-    "Brings a picture of another size to `size` × `size` pixels, its proportions kept, with paper at the sides."
+    "`fit_square` as a transform of fastai's."
 
     def __init__(
         self,
@@ -59,5 +78,4 @@ class FitSize(Transform):
         self.size = size
 
     def encodes(self, img: PILDigit):
-        side = (self.size, self.size)
-        return img if img.size == side else PILDigit(ImageOps.pad(img, side, Image.Resampling.LANCZOS, color=0))
+        return PILDigit(fit_square(img, self.size))

@@ -2,17 +2,60 @@
 from pathlib import Path
 
 import torch
+from fastai.data.core import DataLoaders, TfmdDL
 from fastai.data.transforms import get_image_files, image_extensions
+from fastai.torch_core import TensorCategory, TensorImageBW
 from fastai.vision.data import ImageDataLoaders
 from fastcore.basics import listify
 from PIL import Image
 
 from digitfast.errors import BadData, BadSetting, DataNotFound
 from digitfast.images import FitSize, PILDigit
+from digitfast.sources import class_counts, digits_path
+from digitfast.tensors import load_pixels, pixels_checksum
 
 #: Names of the two splits' folders, training first, in the order in which they are looked for.
 SPLITS = (("training", "testing"), ("train", "valid"), ("train", "test"))
+RESIDENT_BYTES = 2 * 2**30  # what all images together may take in memory
 _CLUTTER = {"Thumbs.db", "desktop.ini"}  # what operating systems leave in folders of pictures
+
+
+class ResidentDL(TfmdDL):
+    """fastai's `DataLoader` over images that are all in memory, on the device: a batch is drawn by one indexing.
+
+    The dataset stays the one of the files, so that everything that asks for an item, its name or its transforms finds
+    it. A loader of other items (`test_dl`, `export`) reads its files again.
+    """
+
+    def __init__(self, dataset, pixels: torch.Tensor = None, labels: torch.Tensor = None, **kwargs):
+        super().__init__(dataset, **{**kwargs, "num_workers": 0})
+        self.pixels, self.labels = pixels, labels  # uint8 `[n, h, w]`, int64 `[n]`, in the dataset's order
+        if self.device is not None:
+            self.to(self.device)
+
+    def to(self, device):
+        super().to(device)
+        self.pixels, self.labels = self.pixels.to(device), self.labels.to(device)
+        return self
+
+    def new(self, dataset=None, cls=None, **kwargs):
+        if dataset is None or dataset is self.dataset:
+            return super().new(dataset, cls, pixels=self.pixels, labels=self.labels, **kwargs)
+        return super().new(dataset, cls or TfmdDL, **kwargs)
+
+    def get_idxs(self) -> list[int]:
+        if not self.shuffle:
+            return list(range(self.n))
+        generator = torch.Generator().manual_seed(self.rng.randrange(2**63))
+        return torch.randperm(self.n, generator=generator).tolist()
+
+    def __iter__(self):
+        self.randomize()
+        self.before_iter()
+        idxs = torch.tensor(self.get_idxs(), device=self.pixels.device)
+        for batch in idxs.split(self.bs)[:len(self)]:
+            images = TensorImageBW(self.pixels[batch].unsqueeze(1))
+            yield self.after_batch((images, TensorCategory(self.labels[batch])))
 
 
 class DigitDataLoaders(ImageDataLoaders):
@@ -34,6 +77,13 @@ class DigitDataLoaders(ImageDataLoaders):
                  for o in test_items]
         return super().test_dl(items, rm_type_tfms=rm_type_tfms, with_labels=with_labels, **kwargs)
 
+    def checksum(self) -> str | None:
+        "SHA-256 over the names and pixels of all images here; None if they are not kept in memory."
+        if not all(isinstance(dl, ResidentDL) for dl in self.loaders):
+            return None
+        names = [f.relative_to(self.path).as_posix() for dl in self.loaders for f in dl.dataset.items]
+        return pixels_checksum(names, torch.cat([dl.pixels for dl in self.loaders]))
+
 
 def digit_dls(
     path: str | Path,  # folder with a training and a test split: training/ and testing/, or train/ and valid/
@@ -46,11 +96,15 @@ def digit_dls(
     val_bs: int | None = None,  # images a batch of `dls.valid`; None: bs
     num_workers: int | None = None,  # processes that read images; None: one a core, 16 at most
     device: str | torch.device | None = None,  # where batches go; None: the GPU where there is one
+    resident: bool | None = None,  # keep all images in memory, on the device; None: where they fit into 2 GiB
 ) -> DigitDataLoaders:
     """fastai `DataLoaders` of the digits below `path`, one folder a class.
 
     The test split is `dls.valid`, unless `holdout` is given: then `dls.valid` is that part of the *training* images,
     and no image of the test split is read. Images are never mirrored.
+
+    Images are decoded once and kept in memory, one byte a pixel (55 MB for MNIST), and in a cache file; with
+    `resident=False`, and where there are `item_tfms`, files are read again for every batch, as fastai does.
 
     Shapes: batches of `[bs, 1, size, size]` floats, 0 = paper to 1 = ink, and `[bs]` class indices.
     Raises: `DataNotFound`, `BadData` (a missing split, an empty class, a file that is no image), `BadImage`.
@@ -72,7 +126,34 @@ def digit_dls(
             num_workers=num_workers, device=device)
     if bs > (n := len(dls.train_ds)):
         raise BadSetting(f"bs={bs} is more than the {n} training images of {path}; try bs={max(1, n // 10)}")
-    return DigitDataLoaders(*dls.loaders, path=path, device=dls.device)
+    if resident is None:
+        resident = not item_tfms and (n + len(dls.valid_ds)) * size * size <= RESIDENT_BYTES
+    elif resident and item_tfms:
+        raise BadSetting("images in memory have no item_tfms; give batch_tfms, which run on the device, "
+                         "or resident=False")
+    loaders = _make_resident(dls, path, size) if resident else dls.loaders
+    return DigitDataLoaders(*loaders, path=path, device=dls.device)
+
+
+def _make_resident(dls: DataLoaders, path: Path, size: int) -> list[ResidentDL]:
+    "The loaders of `dls` with all images in memory."
+    datasets = [dl.dataset for dl in dls.loaders]
+    files = [list(dataset.items) for dataset in datasets]
+    pixels = load_pixels([file for split in files for file in split], path, size).split([len(split) for split in files])
+    index = dls.vocab.o2i
+    return [dl.new(cls=ResidentDL, pixels=split_pixels, labels=torch.tensor([index[f.parent.name] for f in split]))
+            for dl, split, split_pixels in zip(dls.loaders, files, pixels, strict=True)]
+
+
+def folder_facts(
+    source: str | Path = "mnist",  # what `digits_path` takes
+) -> dict:  # path, counts {split: {class: n}}, bytes, sha256 of names and pixels
+    "Where the digits of `source` are, how many images each class has, their size on the disk and their checksum."
+    path = digits_path(source)
+    counts = {split: class_counts(path / split) for split in find_splits(path)}
+    files = sorted(get_image_files(path, folders=list(counts)))
+    return {"path": path, "counts": counts, "bytes": sum(f.stat().st_size for f in files),
+            "sha256": pixels_checksum([f.relative_to(path).as_posix() for f in files], load_pixels(files, path))}
 
 
 def find_splits(

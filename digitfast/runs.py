@@ -28,7 +28,7 @@ from digitfast.loaders import SPLITS, digit_dls, find_splits
 from digitfast.registry import optimizer
 from digitfast.saving import open_learner, save_learner
 from digitfast.settings import FILE, write_settings
-from digitfast.sources import digits_path, folder_checksum
+from digitfast.sources import digits_path
 from digitfast.training import check_recipe, console_table, train_learner
 
 LEARNER, HISTORY, SUMMARY = "learner.pkl", "history.csv", "summary.json"
@@ -80,7 +80,6 @@ def train_run(
         raise BadSetting(f"wd={wd}: a weight decay of 0 or more is wanted")
     start = time.perf_counter()
     path = digits_path(source)
-    checksum, _ = folder_checksum(path)
     set_seed(seed)
     dls = digit_dls(path, bs=bs, holdout=holdout, seed=seed, size=size)
     learn = digit_learner(dls, arch, opt_func=opt_func, wd=wd, **moms)
@@ -97,7 +96,7 @@ def train_run(
             "validated_on": "held-out training images" if holdout else "the test split",
             "parameters": sum(p.numel() for p in learn.model.parameters()),
             "seconds": {"preparation": round(ready - start, 2), "training": round(trained - ready, 2)},
-            "data": {"path": str(path), "sha256": checksum, "training_images": len(dls.train_ds)},
+            "data": {"path": str(path), "sha256": dls.checksum(), "training_images": len(dls.train_ds)},
             **_circumstances(dls.device),
         }
         save_learner(learn, folder / LEARNER)

@@ -71,23 +71,6 @@ def class_counts(
             for d in sorted(folder.iterdir()) if d.is_dir() and not d.name.startswith(".")}
 
 
-def folder_checksum(
-    path: Path,  # a folder of digits
-) -> tuple[str, int]:  # SHA-256 as hexadecimal digits, size of all files in bytes
-    """One checksum over the names and contents of all visible files below `path`, whatever order the disk has them in.
-
-    Folders that fastai itself makes beside the splits (`models/`) do not count: only what lies in a class folder.
-    """
-    digest, size = hashlib.sha256(), 0
-    for file in sorted(path.glob("*/*/*")):
-        if file.is_file() and not file.name.startswith("."):
-            content = file.read_bytes()
-            size += len(content)
-            digest.update(f"{file.relative_to(path).as_posix()}\0{len(content)}\0".encode())
-            digest.update(content)
-    return digest.hexdigest(), size
-
-
 def _is_whole_mnist(path: Path) -> bool:
     "Whether `path` holds MNIST's number of files in every class of both splits, and none of them is empty."
     for split, counts in MNIST_COUNTS.items():

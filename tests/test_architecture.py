@@ -12,8 +12,9 @@ PACKAGE = Path(digitfast.__file__).parent
 RANKS = {  # as in the README's "How it is built"; a module imports only modules of a lower rank
     "__init__": 0, "errors": 0, "registry": 1,
     "sources": 2, "images": 2, "models": 2, "optim": 2, "settings": 2,
-    "loaders": 3, "learners": 3, "training": 3, "evaluation": 3, "saving": 3,
-    "runs": 4, "cli": 5, "__main__": 6,
+    "tensors": 3,
+    "loaders": 4, "learners": 4, "training": 4, "evaluation": 4, "saving": 4,
+    "runs": 5, "cli": 6, "__main__": 7,
 }
 MODULES = sorted(PACKAGE.glob("*.py"))
 

@@ -23,7 +23,7 @@ DIGITFAST = [sys.executable, "-m", "digitfast"]
 
 @pytest.fixture
 def fitted(run_cli, digits):
-    code, out, err = run_cli("fit", "--arch", "simple", "--source", digits, "--bs", 32, "--lr", 0.01, "--epochs", 6)
+    code, out, err = run_cli("fit", "--arch", "simple", "--source", digits, "--bs", 32, "--epochs", 15)
     assert code == 0, err
     return out
 
@@ -73,7 +73,8 @@ def test_lr_find(run_cli, digits, tmp_path):
 
 def test_data(run_cli, digits, mnist):
     code, out, err = run_cli("data", digits)
-    assert code == 0 and "training      300 images   0: 30" in out and re.search(r"sha256     [0-9a-f]{64}\n", out)
+    assert code == 0 and "training      300 images   0: 30" in out
+    assert re.search(r"sha256     [0-9a-f]{64}  \(of names and pixels\)\n", out)
     code, out, err = run_cli("data")
     assert code == 0 and str(mnist) in out and "60,000 images   0: 5,923" in out and "CC BY-SA 3.0" in out
 

@@ -5,12 +5,12 @@ from fastai.vision.data import ImageDataLoaders
 from PIL import Image
 
 from digitfast.errors import BadData, BadImage, BadSetting, DataNotFound
-from digitfast.loaders import digit_dls
+from digitfast.loaders import ResidentDL, digit_dls, folder_facts
 
 
-@pytest.fixture(scope="module")
-def dls(digits):
-    return digit_dls(digits, bs=32, num_workers=0)
+@pytest.fixture(scope="module", params=[True, False], ids=["resident", "files"])
+def dls(digits, request):
+    return digit_dls(digits, bs=32, num_workers=0, resident=request.param)
 
 
 def test_batches(dls, digits):
@@ -108,7 +108,9 @@ def test_files_that_are_no_images(copy_of_digits):
         digit_dls(copy_of_digits)
     (folder / "notes.txt").rename(folder / "notes.png")
     with pytest.raises(BadImage, match="training/7/notes.png"):
-        list(digit_dls(copy_of_digits, num_workers=0).train)
+        digit_dls(copy_of_digits)
+    with pytest.raises(BadImage, match="training/7/notes.png"):
+        list(digit_dls(copy_of_digits, num_workers=0, resident=False).train)
 
 
 @pytest.mark.parametrize("holdout", [-0.1, 1, 20])
@@ -121,3 +123,85 @@ def test_bad_holdout(digits, holdout):
 def test_bad_batch_size(digits, bs):
     with pytest.raises(BadSetting, match=f"bs={bs}"):
         digit_dls(digits, bs=bs)
+
+
+@pytest.fixture(scope="module")
+def both(digits):
+    "The same loaders resident and from files."
+    return [digit_dls(digits, bs=32, num_workers=0, resident=resident) for resident in (True, False)]
+
+
+def test_resident_batches_equal_those_of_files(both, digits):
+    from fastai.vision.core import PILImageBW
+    from fastai.vision.data import ImageDataLoaders
+    fastais = ImageDataLoaders.from_folder(digits, train="training", valid="testing", img_cls=PILImageBW, bs=32,
+                                           num_workers=0)
+    for split in (0, 1):
+        idxs = torch.randperm(len(both[0][split].dataset)).tolist()
+        batches = [list(loaders[split].new(get_idxs=lambda idxs=idxs: idxs, shuffle=False, drop_last=False))
+                   for loaders in (*both, fastais)]
+        for ours, files, theirs in zip(*batches, strict=True):
+            assert type(ours[0]) is type(files[0]) and type(ours[1]) is type(files[1])
+            for other in (files, theirs):
+                assert torch.equal(ours[0].cpu(), other[0].cpu()) and torch.equal(ours[1].cpu(), other[1].cpu())
+
+
+def test_resident_loader_shuffles_drops_and_repeats_with_the_seed(both):
+    from fastai.torch_core import set_seed
+    train, valid = both[0].loaders
+    assert isinstance(train, ResidentDL) and len(train) == 9 and len(valid) == 4
+    first, second = (torch.cat([y for _, y in train]) for _ in range(2))
+    assert len(first) == 9 * 32 and not torch.equal(first, second)
+    assert torch.cat([y for _, y in valid]).tolist() == [int(f.parent.name) for f in valid.dataset.items]
+
+    def order():
+        set_seed(3)
+        return [y.tolist() for _, y in digit_dls(both[0].path, bs=32).train]
+    assert order() == order()
+
+
+def test_get_preds_in_order_and_top_losses_by_name(both, trained):
+    from fastai.interpret import Interpretation
+    with trained.no_bar(), trained.no_logging():
+        probabilities, labels = trained.get_preds(dl=both[0].train)
+        again, _ = trained.get_preds(dl=both[1].train)
+        assert len(labels) == 300 and torch.allclose(probabilities, again, atol=1e-6)
+        assert labels.tolist() == [int(f.parent.name) for f in both[0].train_ds.items]
+        interpretation = Interpretation.from_learner(trained)
+        losses, _, items = interpretation.top_losses(3, items=True)
+        pictures = trained.dls.test_dl(list(items), with_labels=True, num_workers=0)
+        assert torch.allclose(trained.get_preds(dl=pictures, with_loss=True)[2], losses, atol=1e-5)
+
+
+def test_batch_transforms_see_training_batches_only(digits):
+    from fastai.vision.augment import Rotate
+    dls = digit_dls(digits, bs=32, batch_tfms=Rotate(max_deg=10, p=1))
+    plain = digit_dls(digits, bs=32)
+    # fastai turns validation images by nothing, which rounds them
+    assert torch.allclose(dls.valid.one_batch()[0], plain.valid.one_batch()[0], atol=1e-4)
+    same_order = {"get_idxs": lambda: list(range(300)), "shuffle": False}
+    turned, straight = (loaders.train.new(**same_order).one_batch()[0] for loaders in (dls, plain))
+    assert not torch.allclose(turned, straight, atol=0.1)
+
+
+def test_resident_or_not(digits, monkeypatch):
+    from fastai.vision.augment import RandomCrop
+
+    from digitfast import loaders
+    assert isinstance(digit_dls(digits).train, ResidentDL)
+    assert not isinstance(digit_dls(digits, item_tfms=RandomCrop(24)).train, ResidentDL)
+    with pytest.raises(BadSetting, match="batch_tfms"):
+        digit_dls(digits, item_tfms=RandomCrop(24), resident=True)
+    monkeypatch.setattr(loaders, "RESIDENT_BYTES", 1000)
+    assert not isinstance(digit_dls(digits).train, ResidentDL)
+
+
+def test_checksum_sees_pixels_and_names(copy_of_digits):
+    before = folder_facts(copy_of_digits)
+    assert before["bytes"] == sum(f.stat().st_size for f in copy_of_digits.rglob("*.png"))
+    assert digit_dls(copy_of_digits).checksum() == before["sha256"]
+    image = copy_of_digits / "training/0/0.png"
+    Image.open(image).save(image, compress_level=0)  # other bytes, the same pixels
+    assert folder_facts(copy_of_digits)["sha256"] == before["sha256"]
+    image.rename(image.with_name("00.png"))
+    assert folder_facts(copy_of_digits)["sha256"] != before["sha256"]

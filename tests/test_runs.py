@@ -6,8 +6,8 @@ import torch
 from fastai.callback.core import Callback
 
 from digitfast import BadSetting, DigitError, RunNotFound, UnknownName, find_run, list_runs, runs, train_run
+from digitfast.loaders import folder_facts
 from digitfast.settings import named_runs, read_settings
-from digitfast.sources import folder_checksum
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def test_run_folder_has_everything(quick, digits):
     assert sorted(f.name for f in run.path.iterdir()) == ["history.csv", "learner.pkl", "settings.ini", "summary.json"]
     summary = json.loads((run.path / "summary.json").read_text())
     assert summary == run.summary == find_run("simple").summary
-    assert summary["data"]["sha256"] == folder_checksum(digits)[0]
+    assert summary["data"]["sha256"] == folder_facts(digits)["sha256"]
     assert summary["settings"].keys() == inspect.signature(train_run).parameters.keys()
     assert summary["versions"].keys() >= {"python", "torch", "fastai", "digitfast"} and summary["device"]["name"]
     history = run.history()
