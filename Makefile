@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: fit test test-all lint notebooks clean
+.PHONY: fit test test-all lint notebooks notebook-outputs clean
 
 fit: .venv/.installed
 	$(BIN)/digitfast fit --arch resnet18 --epochs 1
@@ -18,6 +18,11 @@ lint: .venv/.installed-dev
 
 notebooks: .venv/.installed-dev
 	$(BIN)/nbdev-test
+
+# The tutorials' kept outputs, made anew; nbdev-clean takes out what differs from run to run.
+notebook-outputs: .venv/.installed-dev
+	PYTHONWARNINGS=ignore $(BIN)/jupyter execute --inplace nbs/*.ipynb
+	$(BIN)/nbdev-clean --fname nbs
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -8,7 +8,7 @@ _HOMES = {  # module: the public names in it; each module is imported when one o
     "sources": ["digits_path"],
     "images": ["PILDigit"],
     "models": ["simple_net", "article_net", "NLLLossFlat"],
-    "optim": ["BasicOptim"],
+    "optim": ["BasicOptim", "FusedAdam"],
     "loaders": ["digit_dls"],
     "learners": ["simple_learner", "article_learner", "digit_learner"],
     "training": ["train_learner"],

@@ -1,4 +1,5 @@
 """From a folder of digits to fastai's `DataLoaders`."""
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -52,7 +53,8 @@ class ResidentDL(TfmdDL):
     def __iter__(self):
         self.randomize()
         self.before_iter()
-        idxs = torch.tensor(self.get_idxs(), device=self.pixels.device)
+        idxs = list(islice(self.get_idxs(), self.n))  # show_batch(unique=True) has them without end
+        idxs = torch.tensor(idxs, device=self.pixels.device)
         for batch in idxs.split(self.bs)[:len(self)]:
             images = TensorImageBW(self.pixels[batch].unsqueeze(1))
             yield self.after_batch((images, TensorCategory(self.labels[batch])))

@@ -22,7 +22,7 @@ ARCHITECTURES: dict[str, str] = {
 }
 
 OPTIMIZERS: dict[str, str] = {
-    "adam": "fastai.optimizer:Adam",
+    "adam": "digitfast.optim:FusedAdam",
     "sgd": "fastai.optimizer:SGD",
     "basic": "digitfast.optim:BasicOptim",
     "rmsprop": "fastai.optimizer:RMSProp",

@@ -1,7 +1,8 @@
 """Recipes for a given `Learner`, and what training shows on a console."""
+import ctypes
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback  # noqa: F401 - gives `Learner` its no_bar()
@@ -14,6 +15,7 @@ from digitfast.registry import unknown
 
 #: name: the method of `Learner` that trains by it
 SCHEDULES = {"one_cycle": "fit_one_cycle", "constant": "fit"}
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _COLUMNS = {"epoch": "Epoch", "train_loss": "Training loss", "valid_loss": "Validation loss",
             "accuracy": "Validation accuracy", "time": "Time"}
 
@@ -31,6 +33,7 @@ def train_learner(
     what fastai shows. Raises: `BadSetting`, `UnknownName`.
     """
     check_recipe(epochs, lr, schedule)
+    keep_freed_memory()
     fit = getattr(learn, SCHEDULES[schedule])
     if IN_NOTEBOOK:
         fit(epochs, lr, cbs=cbs)
@@ -48,6 +51,18 @@ def check_recipe(epochs: int, lr: float | None, schedule: str) -> None:
         raise BadSetting(f"epochs={epochs}: at least 1 is wanted")
     if lr is not None and not 0 < lr < float("inf"):
         raise BadSetting(f"lr={lr}: a learning rate above 0 is wanted, such as 0.003")
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep the memory that tensors free, for the next ones of the same size.
+
+    glibc gives every large block back to the system and asks for it again, and the system clears each page anew: a
+    tenth of the time of a resnet18 step on two cores. Elsewhere than on glibc this does nothing.
+    """
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(M_MMAP_THRESHOLD, 2**30)
 
 
 @contextmanager

@@ -78,6 +78,8 @@ def test_show_batch_is_black_on_white(dls):
     dls.show_batch(max_n=4)
     image = plt.gcf().axes[0].images[0]
     assert image.get_cmap().name == "Greys" and plt.gcf().axes[0].get_title() in dls.vocab
+    dls.show_batch(max_n=4, unique=True)
+    assert len({ax.get_title() for ax in plt.gcf().axes}) == 1
     plt.close("all")
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from fastai.learner import load_learner
 
-from digitfast import BadSetting, BasicOptim, digit_dls, simple_learner, simple_net
+from digitfast import BadSetting, BasicOptim, FusedAdam, digit_dls, simple_learner, simple_net
 
 
 @pytest.fixture
@@ -75,3 +75,44 @@ def test_weight_decay_is_refused_not_ignored(learn):
         learn.fit(1, wd=0.1)
     with pytest.raises(BadSetting, match="no weight decay"):
         BasicOptim([torch.nn.Parameter(torch.ones(1))], lr=0.1, wd=0.1)
+
+
+@pytest.mark.parametrize("train_bn_and_bias", [True, False])
+def test_fused_adam_is_fastais_adam(train_bn_and_bias):
+    "In double precision, with two groups, discriminative rates, scheduled momentum and no decay on biases."
+    from fastai.optimizer import Adam
+    from fastai.torch_core import norm_bias_params
+    torch.manual_seed(0)
+    ours = simple_net().double()
+    theirs = copy.deepcopy(ours)
+    opts = []
+    for net, opt_func in ((ours, FusedAdam), (theirs, Adam)):
+        opt = opt_func([list(net[1].parameters()), list(net[3:].parameters())], lr=slice(1e-3, 1e-2), wd=0.1)
+        for p in norm_bias_params(net, True) if train_bn_and_bias else []:
+            opt.state[p]["do_wd"] = False
+        opts.append((net, opt))
+    for i in range(15):
+        x, y = torch.rand(16, 1, 28, 28).double(), torch.randint(10, (16,))
+        for net, opt in opts:
+            opt.set_hypers(mom=0.95 - i / 100)
+            torch.nn.functional.cross_entropy(net(x), y).backward()
+            opt.step()
+            opt.zero_grad()
+        for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+            assert torch.allclose(p, q, rtol=0, atol=1e-6)
+
+
+def test_fused_adam_goes_on_from_a_saved_state(digits, tmp_path):
+    def learner():
+        return simple_learner(digit_dls(digits, bs=32), opt_func=FusedAdam, path=tmp_path)
+    first, second = learner(), learner()
+    with first.no_bar(), first.no_logging(), second.no_bar(), second.no_logging():
+        first.fit(1, 0.01)
+        first.save("kept")
+        second.create_opt()
+        second.load("kept")
+    batch = [t.as_subclass(torch.Tensor) for t in first.dls.one_batch()]
+    for learn in (first, second):
+        torch.nn.functional.cross_entropy(learn.model(batch[0]), batch[1]).backward()
+        learn.opt.step()
+    assert all(torch.equal(p, q) for p, q in zip(first.model.parameters(), second.model.parameters(), strict=True))

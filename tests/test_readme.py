@@ -1,0 +1,71 @@
+"""The README cannot drift: its commands, its Python, its table of runs and its table of modules are checked."""
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+from test_architecture import MODULES, RANKS
+
+from digitfast import cli
+from digitfast.settings import named_runs
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def table(heading: str) -> list[list[str]]:
+    "The rows of the first table under `heading`, without its head."
+    lines = README.split(f"## {heading}\n")[1].split("\n## ")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")][2:]
+
+
+def test_commands_are_those_of_the_command_line():
+    commands = typer.main.get_command(cli.app).commands
+    named = [re.match(r"`digitfast ([\w-]+)", row[0]).group(1) for row in table("At the prompt")]
+    assert sorted(named) == sorted(commands)
+
+
+@pytest.mark.parametrize("line", sorted({*re.findall(r"^digitfast .*$", README, re.M),
+                                         *re.findall(r"`(digitfast [a-z-]+ --[^`]*)`", README)}))
+def test_every_option_exists(line):
+    command = typer.main.get_command(cli.app).commands
+    words = shlex.split(line.split("#")[0])
+    if words[1] != "COMMAND":
+        options = {option for param in command[words[1]].params for option in param.opts} | {"--help"}
+        assert {word for word in words if word.startswith("--")} <= options
+
+
+def test_targets_of_make_exist():
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
+    assert set(re.findall(r"make ([\w-]+)", README)) <= {*targets, "it"}
+
+
+def test_each_result_is_a_named_run():
+    rows = [re.match(r"`([\w-]+)`", row[0]).group(1) for row in table("Results")]
+    assert set(rows) == set(named_runs(ROOT / "settings.ini"))
+    for row in table("Results"):
+        run = re.match(r"`([\w-]+)`(?: with `--epochs (\d+)`)?", row[0])
+        assert row[2] == (run.group(2) or named_runs(ROOT / "settings.ini")[run.group(1)]["epochs"])
+        assert re.fullmatch(r"\d+\.\d+( ± \d+\.\d+)? %", row[3]) and int(row[4]) >= 1
+
+
+def test_modules_are_the_houses():
+    rows = {row[1].strip("`").removesuffix(".py"): int(row[0]) for row in table("How it is built")}
+    inside = {file.stem for file in MODULES if not file.stem.startswith("__")}
+    assert rows == {name: rank for name, rank in RANKS.items() if name in inside} and set(rows) == inside
+
+
+def test_python_runs(digits, monkeypatch):
+    import digitfast
+    monkeypatch.setattr(digitfast, "digits_path", lambda: digits)
+    code, = re.findall(r"```python\n(.*?)```", README, re.S)
+    namespace = {}
+    exec(code.replace("learn.lr_find()", "learn.no_bar().__enter__()"), namespace)  # a plot needs no test here
+    assert namespace["learn"].recorder.values[-1][2] > 0.1
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+    assert "CC BY-SA 3.0" in README and (ROOT / "LICENSE").read_text().lstrip().startswith("Apache License")

@@ -1,0 +1,27 @@
+"""Runs on all of MNIST: minutes each, `make test-all`."""
+import pytest
+
+from digitfast import train_run
+from digitfast.settings import read_settings
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch, mnist):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_default_run_reads_985_in_1000():
+    assert train_run().summary["accuracy"] >= 0.985
+
+
+@pytest.mark.parametrize("name, changes, low, high", [
+    ("article-resnet18", {}, 0.981, 0.991),  # the article's 98.6 %, within half a point
+    ("article-pytorch", {}, 0.957, 0.967),
+    ("article-basic", {}, 0.24, 0.55),
+    ("article-basic", {"epochs": 500}, 0.95, 0.98),
+], ids=lambda value: str(value))
+def test_the_articles_results(name, changes, low, high):
+    accuracy = train_run(**{**read_settings(train_run, name), **changes}).summary["accuracy"]
+    assert low <= accuracy <= high
