@@ -3,6 +3,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import fastai.callback.progress  # noqa: F401 - gives Learner no_bar
 import numpy as np
 from fastai.data.transforms import get_image_files
 from fastai.learner import Learner

@@ -3,6 +3,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 
+import fastai.vision.all  # noqa: F401 - gives Learner fit_one_cycle, lr_find, show_results, tta, to_fp16 and no_bar
 import torch
 import torchvision
 from fastai.data.core import DataLoaders

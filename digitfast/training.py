@@ -4,9 +4,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+import fastai.callback.progress  # noqa: F401 - gives Learner no_bar
+import fastai.callback.schedule  # noqa: F401 - gives Learner fit_one_cycle
 from fastai.callback.core import Callback
-from fastai.callback.progress import ProgressCallback  # noqa: F401 - gives `Learner` its no_bar()
-from fastai.callback.schedule import ParamScheduler  # noqa: F401 - gives `Learner` its fit_one_cycle()
 from fastai.learner import Learner
 from fastprogress.fastprogress import IN_NOTEBOOK
 

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from fastai.interpret import ClassificationInterpretation
@@ -103,6 +106,14 @@ def test_what_a_fastai_user_does_next(quiet, digits, tmp_path):
     assert loaded.predict(file)[0] == "4"
     x, = loaded.dls.test_dl([file]).one_batch()
     assert torch.equal(x, learn.dls.test_dl([file], num_workers=0).one_batch()[0])
+
+
+def test_a_learner_has_fastais_methods_without_another_import():
+    code = ("from digitfast import simple_learner; import digitfast.learners; from fastai.learner import Learner; "
+            "print([m for m in ('fit_one_cycle', 'lr_find', 'fine_tune', 'show_results', 'tta', 'to_fp16', 'no_bar', "
+            "'export', 'fit_flat_cos') if not hasattr(Learner, m)])")
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_mixed_precision_and_lr_find(dls, tmp_path):
