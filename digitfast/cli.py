@@ -12,7 +12,8 @@ import typer
 
 from digitfast import __version__
 from digitfast.errors import DigitError
-from digitfast.registry import ARCHITECTURES, OPTIMIZERS
+from digitfast.registry import ARCHITECTURES, OPTIMIZERS, SCHEDULES
+from digitfast.settings import PACKED_SETTINGS, named_runs, read_settings
 
 app = typer.Typer(
     name="digitfast", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -24,16 +25,15 @@ _ClickError = _UsageError.__base__
 
 Source = Annotated[str | None, typer.Option(
     help="The digits: mnist (comes with digitfast), a fastai name such as MNIST_SAMPLE, the URL of an archive, or a "
-         "folder with training/ and testing/ (or train/ and valid/).", show_default="mnist")]
+         "folder with training/ and testing/ (or train/ and valid/). Default: mnist.")]
 Arch = Annotated[str | None, typer.Option(
-    help=f"Architecture: {', '.join(ARCHITECTURES)}; also torchvision's and, where it is installed, timm's others.",
-    show_default="resnet18")]
-Opt = Annotated[str | None, typer.Option(help=f"Optimiser: {', '.join(OPTIMIZERS)}.", show_default="adam")]
-Bs = Annotated[int | None, typer.Option(help="Images a batch.", show_default="64")]
-Size = Annotated[int | None, typer.Option(help="Side of the images that the network sees, in pixels.",
-                                          show_default="28")]
-Seed = Annotated[int | None, typer.Option(help="Of weights, order and held-out images.", show_default="42")]
-Runs = Annotated[str | None, typer.Option("--runs", help="Folder of the run folders.", show_default="runs")]
+    help=f"Architecture: {', '.join(ARCHITECTURES)}; also torchvision's and, where it is installed, timm's others. "
+         "Default: resnet18.")]
+Opt = Annotated[str | None, typer.Option(help=f"Optimiser: {', '.join(OPTIMIZERS)}. Default: adam.")]
+Bs = Annotated[int | None, typer.Option(help="Images a batch. Default: 64.")]
+Size = Annotated[int | None, typer.Option(help="Side of the images that the network sees, in pixels. Default: 28.")]
+Seed = Annotated[int | None, typer.Option(help="Of weights, order and held-out images. Default: 42.")]
+Runs = Annotated[str | None, typer.Option("--runs", help="Folder of the run folders. Default: runs.")]
 Target = Annotated[str, typer.Argument(metavar="RUN|FILE", help="Name or folder of a run, or a learner .pkl. A .pkl "
                                        "can run code when opened: open only files that you trust.")]
 
@@ -41,35 +41,36 @@ Target = Annotated[str, typer.Argument(metavar="RUN|FILE", help="Name or folder 
 @app.command()
 def fit(
     arch: Arch = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.", show_default="1")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate; with one_cycle the highest one.",
-                                             show_default="0.01")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images. Default: 1.")] = None,
+    lr: Annotated[float | None, typer.Option(
+        help="Learning rate; with one_cycle the highest one. Default: 0.01.")] = None,
     bs: Bs = None,
     opt: Opt = None,
-    schedule: Annotated[str | None, typer.Option(help="Learning rate over time: one_cycle or constant.",
-                                                 show_default="one_cycle")] = None,
-    mom: Annotated[float | None, typer.Option(help="Momentum, 0 to below 1.",
-                                              show_default="the optimiser's and schedule's")] = None,
-    wd: Annotated[float | None, typer.Option(help="Weight decay.", show_default="the optimiser's")] = None,
+    schedule: Annotated[str | None, typer.Option(
+        help=f"Learning rate over time: {' or '.join(SCHEDULES)}. Default: one_cycle.")] = None,
+    mom: Annotated[float | None, typer.Option(
+        help="Momentum, 0 to below 1. Default: the optimiser's and schedule's.")] = None,
+    wd: Annotated[float | None, typer.Option(help="Weight decay. Default: the optimiser's.")] = None,
     source: Source = None,
     holdout: Annotated[float | None, typer.Option(
-        help="Validate on this part of the training images (0.1: a tenth) and leave the test images alone.",
-        show_default="0.0")] = None,
+        help="Validate on this part of the training images (0.1: a tenth) and leave the test images alone. "
+             "Default: 0.0.")] = None,
     size: Size = None,
     seed: Seed = None,
-    name: Annotated[str | None, typer.Option(help="Name of the run folder; a number is added where it is taken.",
-                                             show_default="the named run's or the architecture's")] = None,
+    name: Annotated[str | None, typer.Option(
+        help="Name of the run folder; a number is added where it is taken. "
+             "Default: the named run's or the architecture's.")] = None,
     runs: Runs = None,
-    run: Annotated[str | None, typer.Option(help="A named run of settings.ini, whose settings the options here "
-                                            "override: article-resnet18, article-pytorch, article-basic, …")] = None,
+    run: Annotated[str | None, typer.Option(
+        help="A named run, whose settings the options here override: a section of settings.ini, or "
+             f"{', '.join(named_runs(PACKED_SETTINGS))}.")] = None,
     settings: Annotated[str | None, typer.Option(
-        help="The settings.ini to take the run from; that of a run folder repeats the run.",
-        show_default="./settings.ini, then digitfast's own")] = None,
+        help="The settings.ini to take the run from; that of a run folder repeats the run. "
+             "Default: ./settings.ini, then digitfast's own.")] = None,
 ):
     "Train a network and keep it in a run folder."
     given = {key: value for key, value in locals().items() if key not in ("run", "settings") and value is not None}
     from digitfast.runs import train_run
-    from digitfast.settings import read_settings
     kwargs = read_settings(train_run, run, settings) if run or settings else {}
     kwargs = {**({"name": run} if run else {}), **kwargs, **given}
     done = train_run(**kwargs)
@@ -103,8 +104,8 @@ def lr_find(
 def evaluate(
     target: Target,
     source: Annotated[str | None, typer.Option(
-        help="Digits to test on, as for fit; a folder may also hold the class folders themselves.",
-        show_default="what the run was trained on")] = None,
+        help="Digits to test on, as for fit; a folder may also hold the class folders themselves. "
+             "Default: what the run was trained on.")] = None,
     runs: Annotated[str, typer.Option(help="Folder of the run folders.")] = "runs",
 ):
     "Accuracy on the test images with its 95 % interval, and which digits are mistaken for which."
@@ -151,7 +152,7 @@ def predict(
 @app.command()
 def export(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Name or folder of a run.")],
-    to: Annotated[Path | None, typer.Option(help="File to write.", show_default="RUN.pkl")] = None,
+    to: Annotated[Path | None, typer.Option(help="File to write. Default: RUN.pkl.")] = None,
     runs: Annotated[str, typer.Option(help="Folder of the run folders.")] = "runs",
 ):
     "Copy a run's learner to one file, for fastai's load_learner and for predict and evaluate here."

@@ -1,7 +1,7 @@
-"""Names of architectures and optimisers, and where each is built.
+"""Names of architectures, optimisers and schedules, and what each stands for.
 
-An entry is `name: "module:attribute"`, as in an entry point, so that listing the names (for `--help`, for an error)
-imports neither torch nor fastai.
+An entry of the first two is `name: "module:attribute"`, as in an entry point, so that listing the names (for `--help`,
+for an error) imports neither torch nor fastai.
 """
 import difflib
 from collections.abc import Iterable
@@ -32,6 +32,9 @@ OPTIMIZERS: dict[str, str] = {
     "lamb": "fastai.optimizer:Lamb",
     "ranger": "fastai.optimizer:ranger",
 }
+
+#: The method of `Learner` that trains by it.
+SCHEDULES: dict[str, str] = {"one_cycle": "fit_one_cycle", "constant": "fit"}
 
 
 def resolve(entry: str) -> Any:

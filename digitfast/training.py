@@ -11,10 +11,8 @@ from fastai.learner import Learner
 from fastprogress.fastprogress import IN_NOTEBOOK
 
 from digitfast.errors import BadSetting
-from digitfast.registry import unknown
+from digitfast.registry import SCHEDULES, unknown
 
-#: name: the method of `Learner` that trains by it
-SCHEDULES = {"one_cycle": "fit_one_cycle", "constant": "fit"}
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _COLUMNS = {"epoch": "Epoch", "train_loss": "Training loss", "valid_loss": "Validation loss",
             "accuracy": "Validation accuracy", "time": "Time"}

@@ -128,10 +128,10 @@ def test_fit_offers_all_settings_with_their_defaults(run_cli, monkeypatch):
     assert options.keys() - {"run", "settings", "help"} == parameters.keys()
     for name, parameter in parameters.items():
         if parameter.default is not None:
-            assert options[name].show_default == str(parameter.default), name
+            assert options[name].help.endswith(f" Default: {parameter.default}."), name
     for option in typer.main.get_command(cli.app).commands["lr-find"].params:
         if option.name in parameters:
-            assert option.show_default == options[option.name].show_default
+            assert option.help == options[option.name].help
 
 
 def test_piped_output_has_no_control_characters(digits, tmp_path):
