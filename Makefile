@@ -11,7 +11,7 @@ test: .venv/.installed-dev
 	$(BIN)/python -m pytest
 
 test-all: .venv/.installed-dev
-	$(BIN)/python -m pytest -m "not gpu or gpu"
+	$(BIN)/python -m pytest -m ""
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from digitfast import __version__
-from digitfast.errors import DigitError
+from digitfast.errors import DigitError, RunNotFound
 from digitfast.registry import ARCHITECTURES, OPTIMIZERS, SCHEDULES
 from digitfast.settings import PACKED_SETTINGS, named_runs, read_settings
 
@@ -22,6 +22,11 @@ app = typer.Typer(
          "Start with: digitfast fit --arch resnet18 --epochs 1")
 _UsageError = typer.BadParameter.__base__  # typer brings a click of its own: its errors have no other public name
 _ClickError = _UsageError.__base__
+
+try:
+    RUNS = list(named_runs(PACKED_SETTINGS))
+except DigitError:  # `fit --run` says what is wrong with the file
+    RUNS = []
 
 Source = Annotated[str | None, typer.Option(
     help="The digits: mnist (comes with digitfast), a fastai name such as MNIST_SAMPLE, the URL of an archive, or a "
@@ -63,7 +68,7 @@ def fit(
     runs: Runs = None,
     run: Annotated[str | None, typer.Option(
         help="A named run, whose settings the options here override: a section of settings.ini, or "
-             f"{', '.join(named_runs(PACKED_SETTINGS))}.")] = None,
+             f"{', '.join(RUNS)}.")] = None,
     settings: Annotated[str | None, typer.Option(
         help="The settings.ini to take the run from; that of a run folder repeats the run. "
              "Default: ./settings.ini, then digitfast's own.")] = None,
@@ -105,7 +110,7 @@ def evaluate(
     target: Target,
     source: Annotated[str | None, typer.Option(
         help="Digits to test on, as for fit; a folder may also hold the class folders themselves. "
-             "Default: what the run was trained on.")] = None,
+             "Default: what the run was trained on; mnist for a FILE that lies in no run folder.")] = None,
     runs: Annotated[str, typer.Option(help="Folder of the run folders.")] = "runs",
 ):
     "Accuracy on the test images with its 95 % interval, and which digits are mistaken for which."
@@ -205,10 +210,14 @@ def _open(target: str, runs: str):
     "The learner that `target` names, and the source that it was trained on."
     from digitfast.runs import find_run
     from digitfast.saving import open_learner
-    if Path(target).is_file():
-        return open_learner(target), "mnist"
-    run = find_run(target, runs)
-    return run.learner(), run.summary["settings"]["source"]
+    if not Path(target).is_file():
+        run = find_run(target, runs)
+        return run.learner(), run.summary["settings"]["source"]
+    try:
+        source = find_run(Path(target).parent).summary["settings"]["source"]
+    except RunNotFound:
+        source = "mnist"
+    return open_learner(target), source
 
 
 def _complain(message: object) -> None:

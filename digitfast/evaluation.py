@@ -1,4 +1,5 @@
 """What a given `Learner` can be trusted with: accuracy and its uncertainty, and which digits it mistakes for which."""
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,13 +92,17 @@ def predict_files(
             answer = {"file": str(file)}
             answers.append(answer)
             try:
-                readable.append((answer, PILDigit.create(file)))
+                PILDigit.create(file)
+                readable.append((answer, file))
             except BadImage as e:
                 answer["error"] = str(e)
     if readable:
         with learn.no_bar():
-            rows, _ = learn.get_preds(dl=learn.dls.test_dl([picture for _, picture in readable], num_workers=0))
-        for (answer, _), row in zip(readable, rows.tolist(), strict=True):
+            rows, _ = learn.get_preds(dl=learn.dls.test_dl([file for _, file in readable], num_workers=0))
+        for (answer, file), row in zip(readable, rows.tolist(), strict=True):
+            if not all(map(math.isfinite, row)):
+                answer["error"] = f"{file}: the network's answer is not a number; its training has diverged"
+                continue
             best = max(range(len(row)), key=row.__getitem__)
             answer |= {"digit": learn.dls.vocab[best], "probability": row[best],
                        "probabilities": dict(zip(learn.dls.vocab, row, strict=True))}

@@ -35,6 +35,8 @@ def read_grey(
     "A picture as 8 bits of grey. Raises: `BadImage`, which names the file."
     try:
         with Image.open(io.BytesIO(fn) if isinstance(fn, bytes) else fn) as image:
+            if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
+                return Image.fromarray((np.asarray(image) / 257).clip(0, 255).round().astype(np.uint8))
             return image.convert("L")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
         name = f"{len(fn)} bytes" if isinstance(fn, bytes) else fn

@@ -12,7 +12,9 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
 from fastai.optimizer import SGD
 from fastai.vision.learner import vision_learner
+from fastai.vision.models import xresnet
 from fastcore.meta import delegates
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from digitfast.errors import BadSetting
 from digitfast.models import NLLLossFlat, article_net, simple_net
@@ -71,6 +73,8 @@ def digit_learner(
         name = arch if isinstance(arch, str) else getattr(arch, "__name__", arch)
         raise BadSetting(f"{name} cannot take images of {shape[0]} channel and {shape[1]}×{shape[2]} pixels ({e}); try "
                          f"a larger size, such as size=64, or another of: {', '.join(ARCHITECTURES)}") from e
+    if dls.train.bs == 1 and any(isinstance(m, _BatchNorm) for m in learn.model.modules()):
+        raise BadSetting(f"bs=1: {arch} has batch norm, which needs at least 2 images a batch")
     return learn
 
 
@@ -80,6 +84,8 @@ def find_architecture(
     "What `vision_learner` takes as `arch`, by name."
     if name in ARCHITECTURES:
         return resolve(ARCHITECTURES[name])
+    if name in xresnet.__all__ and name.startswith("x"):
+        return getattr(xresnet, name)
     if name in torchvision.models.list_models(module=torchvision.models):
         return torchvision.models.get_model_builder(name)
     try:

@@ -17,6 +17,7 @@ from digitfast.tensors import load_pixels, pixels_checksum
 
 #: Names of the two splits' folders, training first, in the order in which they are looked for.
 SPLITS = (("training", "testing"), ("train", "valid"), ("train", "test"))
+LARGEST = 1024  # side of an image, in pixels
 RESIDENT_BYTES = 2 * 2**30  # what all images together may take in memory
 _CLUTTER = {"Thumbs.db", "desktop.ini"}  # what operating systems leave in folders of pictures
 
@@ -58,6 +59,7 @@ class ResidentDL(TfmdDL):
         for batch in idxs.split(self.bs)[:len(self)]:
             images = TensorImageBW(self.pixels[batch].unsqueeze(1))
             yield self.after_batch((images, TensorCategory(self.labels[batch])))
+        self.after_iter()
 
 
 class DigitDataLoaders(ImageDataLoaders):
@@ -73,7 +75,7 @@ class DigitDataLoaders(ImageDataLoaders):
         "A `DataLoader` of unseen pictures, in the order given; a folder's files are taken in the order of their names."
         if isinstance(test_items, (str, Path)) and Path(test_items).is_dir():
             test_items = sorted(get_image_files(test_items))
-        elif isinstance(test_items, (str, Path, bytes, Image.Image)) or getattr(test_items, "ndim", 3) == 2:
+        elif isinstance(test_items, (str, Path, bytes, Image.Image)) or _is_one_picture(test_items):
             test_items = [test_items]
         items = [Path(o) if isinstance(o, str) else o if isinstance(o, (Path, PILDigit)) else PILDigit.create(o)
                  for o in test_items]
@@ -114,11 +116,14 @@ def digit_dls(
     path = Path(path).expanduser()
     if not 0 <= holdout < 1:
         raise BadSetting(f"holdout={holdout} is no part of the training images; allowed are 0 to below 1, such as 0.1")
+    if not 1 <= size <= LARGEST:
+        raise BadSetting(f"size={size}: the side of an image is 1 to {LARGEST} pixels, 28 for MNIST")
     train, valid = find_splits(path, need_valid=not holdout)
     classes = _classes(path / train)
     split = {"valid_pct": holdout, "seed": seed} if holdout else {"train": train, "valid": valid}
-    if not holdout and (strange := set(_classes(path / valid)) - set(classes)):
-        raise BadData(f"{path / valid} has classes that {path / train} has not: {', '.join(sorted(strange))}")
+    if not holdout and (strange := set(_classes(path / valid)) ^ set(classes)):
+        raise BadData(f"{path / train} and {path / valid} have not the same classes; only one has: "
+                      f"{', '.join(sorted(strange))}")
     if not bs >= 1:
         raise BadSetting(f"bs={bs}: at least 1 image a batch is wanted")
     with torch.random.fork_rng(devices=[]):  # fastai's split would seed the global generator
@@ -128,6 +133,8 @@ def digit_dls(
             num_workers=num_workers, device=device)
     if bs > (n := len(dls.train_ds)):
         raise BadSetting(f"bs={bs} is more than the {n} training images of {path}; try bs={max(1, n // 10)}")
+    if not len(dls.valid_ds):
+        raise BadSetting(f"holdout={holdout} of {n} training images is none; take a larger part")
     if resident is None:
         resident = not item_tfms and (n + len(dls.valid_ds)) * size * size <= RESIDENT_BYTES
     elif resident and item_tfms:
@@ -145,6 +152,12 @@ def _make_resident(dls: DataLoaders, path: Path, size: int) -> list[ResidentDL]:
     index = dls.vocab.o2i
     return [dl.new(cls=ResidentDL, pixels=split_pixels, labels=torch.tensor([index[f.parent.name] for f in split]))
             for dl, split, split_pixels in zip(dls.loaders, files, pixels, strict=True)]
+
+
+def _is_one_picture(items) -> bool:
+    "Whether an array or tensor is one picture, `[h, w]` or `[h, w, channels]`, rather than several."
+    shape = getattr(items, "shape", ())
+    return len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))
 
 
 def folder_facts(
@@ -176,7 +189,10 @@ def find_splits(
 
 def _classes(split: Path) -> list[str]:
     "The names of the class folders of one split, once each has been seen to hold images and nothing else."
-    folders = sorted(d for d in split.iterdir() if d.is_dir() and not d.name.startswith("."))
+    there = sorted(f for f in split.iterdir() if not f.name.startswith(".") and f.name not in _CLUTTER)
+    folders = [d for d in there if d.is_dir()]
+    if stray := [f for f in there if f.suffix.lower() in image_extensions]:
+        raise BadData(f"{stray[0]} is in no class folder; move it into the one of its class")
     if not folders:
         raise BadData(f"{split} holds no class folders; one folder a digit is wanted: {split / '0'}, {split / '1'}, …")
     for folder in folders:

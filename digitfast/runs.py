@@ -2,6 +2,7 @@
 import csv
 import inspect
 import json
+import math
 import os
 import platform
 import shutil
@@ -29,7 +30,7 @@ from digitfast.registry import optimizer
 from digitfast.saving import open_learner, save_learner
 from digitfast.settings import FILE, write_settings
 from digitfast.sources import digits_path
-from digitfast.training import check_recipe, console_table, train_learner
+from digitfast.training import check_recipe, check_seed, console_table, train_learner
 
 LEARNER, HISTORY, SUMMARY = "learner.pkl", "history.csv", "summary.json"
 
@@ -75,11 +76,14 @@ def train_run(
     """
     settings = dict(locals())
     check_recipe(epochs, lr, schedule)
+    check_seed(seed)
     opt_func, moms = _optimizer(opt, mom)
     if wd is not None and not 0 <= wd < float("inf"):
         raise BadSetting(f"wd={wd}: a weight decay of 0 or more is wanted")
     start = time.perf_counter()
     path = digits_path(source)
+    if path == Path(source).expanduser().absolute():
+        settings["source"] = str(path)  # so that the run can be repeated from another folder
     set_seed(seed)
     dls = digit_dls(path, bs=bs, holdout=holdout, seed=seed, size=size)
     learn = digit_learner(dls, arch, opt_func=opt_func, wd=wd, **moms)
@@ -101,7 +105,7 @@ def train_run(
         }
         save_learner(learn, folder / LEARNER)
         summary["seconds"]["total"] = round(time.perf_counter() - start, 2)
-        _write_whole(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
+        _write_whole(folder / SUMMARY, json.dumps(summary, indent=2, allow_nan=False).encode() + b"\n")
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -119,6 +123,9 @@ def find_lr(
 ) -> dict[str, float]:
     "fastai's suggestions for the learning rate, by the name of the method, from a mock training of 100 batches."
     opt_func = optimizer(opt)
+    check_seed(seed)
+    if Path(plot).suffix.lower() != ".png" or not Path(plot).absolute().parent.is_dir():
+        raise BadSetting(f"plot={str(plot)!r}: the path of a .png in a folder that is there is wanted")
     set_seed(seed)
     dls = digit_dls(digits_path(source), bs=bs, size=size)
     with TemporaryDirectory() as scratch, warnings.catch_warnings():
@@ -159,7 +166,8 @@ def export_run(
     to = Path(to or f"{run.path.name}.pkl")
     if to.exists():
         raise BadSetting(f"{to} exists; name another file")
-    return Path(shutil.copyfile(run.path / LEARNER, to))
+    _write_whole(to, (run.path / LEARNER).read_bytes())
+    return to
 
 
 def find_run(
@@ -169,7 +177,9 @@ def find_run(
     "The finished run of that name or path. Raises: `RunNotFound`, which lists the runs there are."
     for folder in (Path(runs) / name, Path(name)):
         if (folder / SUMMARY).is_file():
-            return Run(folder, json.loads((folder / SUMMARY).read_text(encoding="utf-8")))
+            if run := _read_run(folder):
+                return run
+            raise RunNotFound(f"{folder / SUMMARY} is damaged; the network may still open: {folder / LEARNER}")
         if (folder / FILE).is_file() and (folder / HISTORY).exists():
             raise RunNotFound(f"{folder} is not finished: it has no {SUMMARY}; its training still runs or was killed")
     known = ", ".join(run.path.name for run in list_runs(runs)) or f"none yet; `digitfast fit` makes one in {runs}/"
@@ -181,7 +191,17 @@ def list_runs(
 ) -> list[Run]:
     "All finished runs, the oldest first."
     files = sorted(Path(runs).glob(f"*/{SUMMARY}"), key=lambda file: file.stat().st_mtime)
-    return [Run(file.parent, json.loads(file.read_text(encoding="utf-8"))) for file in files]
+    return [run for file in files if (run := _read_run(file.parent))]
+
+
+def _read_run(folder: Path) -> Run | None:
+    "The run in `folder`, or None if its summary is not one that `train_run` wrote."
+    try:
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    wanted = {"settings", "accuracy", "seconds"}
+    return Run(folder, summary) if isinstance(summary, dict) and wanted <= summary.keys() else None
 
 
 def _optimizer(opt: str, mom: float | None) -> tuple:
@@ -215,10 +235,13 @@ def _new_folder(runs: Path, name: str) -> Path:
 def _results(learn: Learner) -> dict[str, Any]:
     "Losses and accuracy of the last epoch, the accuracy with its 95 % interval."
     last = dict(zip(learn.recorder.metric_names[1:-1], learn.recorder.values[-1], strict=True))
+    if not all(map(math.isfinite, last.values())):
+        warnings.warn("the loss is not a number: training has diverged; take a smaller lr", stacklevel=3)
     n = len(learn.dls.valid_ds)
     low, high = accuracy_interval(round(last["accuracy"] * n), n)
+    losses = {key: value if math.isfinite(value) else None for key, value in last.items()}
     return {"accuracy": last["accuracy"], "accuracy_interval_95": [low, high], "validation_images": n,
-            "validation_loss": last["valid_loss"], "training_loss": last["train_loss"]}
+            "validation_loss": losses["valid_loss"], "training_loss": losses["train_loss"]}
 
 
 def _circumstances(device: torch.device) -> dict[str, Any]:
@@ -237,8 +260,11 @@ def _cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _write_whole(path: Path, text: str) -> None:
-    "Write `text` so that the file is there either whole or not at all."
-    partial_file = path.with_name(f".{path.name}.partial")
-    partial_file.write_text(text, encoding="utf-8")
-    os.replace(partial_file, path)
+def _write_whole(path: Path, content: bytes) -> None:
+    "Write `content` so that the file is there either whole or not at all."
+    part = path.with_name(f".{path.name}.partial")
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

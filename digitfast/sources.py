@@ -14,13 +14,14 @@ import tempfile
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
+from http.client import HTTPException
 from lzma import LZMAError
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 from fastai.data.external import URLs, fastai_path, untar_data
+from fastai.data.transforms import image_extensions
 from fastcore.net import urlopen
-from fastcore.xtras import remove_suffix
 from filelock import FileLock
 
 from digitfast.errors import BadData, DataNotFound
@@ -50,9 +51,13 @@ def digits_path(
         return _unpack_once(_packed_mnist, MNIST_FOLDER, _is_whole_mnist)
     url = getattr(URLs, name, None) if name.isupper() else None
     if isinstance(url, str) and url.startswith("http"):
-        folder = remove_suffix(_stem(url), ".tar")
+        folder = _stem(url).removesuffix(".tar")
         return _unpack_once(lambda: url, folder, _is_whole_mnist if folder == MNIST_FOLDER else Path.is_dir)
     if "://" in name:
+        try:
+            urlparse(name)
+        except ValueError as e:
+            raise DataNotFound(f"{name!r} is no URL ({e})") from e
         return _unpack_once(lambda: name, _folder_of_url(name), Path.is_dir)
     path = Path(source).expanduser().absolute()
     if path.is_dir():
@@ -66,8 +71,8 @@ def digits_path(
 def class_counts(
     folder: Path,  # a split's folder, for example `mnist_png/training`
 ) -> dict[str, int]:
-    "The number of visible files in each class folder of one split, classes in alphabetical order."
-    return {d.name: sum(not f.name.startswith(".") for f in d.iterdir())
+    "The number of images in each class folder of one split, classes in alphabetical order."
+    return {d.name: sum(f.suffix.lower() in image_extensions and not f.name.startswith(".") for f in d.iterdir())
             for d in sorted(folder.iterdir()) if d.is_dir() and not d.name.startswith(".")}
 
 
@@ -109,7 +114,7 @@ def _folder_of_url(url: str) -> str:
         if not file.is_file():
             raise DataNotFound(f"{url}: there is no such file")
         key += f"{file.stat().st_size} {file.stat().st_mtime_ns}"
-    return f"{remove_suffix(_stem(url), '.tar')}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+    return f"{_stem(url).removesuffix('.tar')}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 
 def _unpack_once(find_url: Callable[[], str], folder: str, is_whole: Callable[[Path], bool]) -> Path:
@@ -120,7 +125,7 @@ def _unpack_once(find_url: Callable[[], str], folder: str, is_whole: Callable[[P
         return final
     try:
         data.mkdir(parents=True, exist_ok=True)
-        with FileLock(data / f".{folder}.lock"):
+        with FileLock(data / ".digitfast.lock"):
             if is_whole(final):  # another process was faster
                 return final
             url = find_url()
@@ -148,9 +153,10 @@ def _untar(url: str, staging: Path) -> Path:
             return untar_data(url, base=staging)  # `data=` would be remembered by fastai for later calls
     except (shutil.ReadError, tarfile.TarError, EOFError, zlib.error, LZMAError) as e:
         raise BadData(f"{url} cannot be unpacked ({e}); allowed are .tgz, .tar.gz, .tar.xz, .tar and .zip") from e
-    except OSError as e:
-        raise DataNotFound(f"{url} could not be fetched ({e}). Without a network, use 'mnist', which comes with "
-                           "digitfast, or the path of a folder") from e
+    except (OSError, HTTPException, ValueError) as e:  # ValueError: what is no URL
+        advice = (". Without a network, use 'mnist', which comes with digitfast, or the path of a folder"
+                  if url.startswith("http") else f"; {staging.parent} must be writable and have room for it")
+        raise DataNotFound(f"{url} could not be fetched ({e}){advice}") from e
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 import hashlib
 import os
 import sys
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +33,7 @@ def load_pixels(
     root = root.absolute()
     cache = cache_file(root, size)
     names = [file.absolute().relative_to(root).as_posix() for file in files]
-    stamps = np.array([_stamp(file) for file in files], dtype=np.int64).reshape(-1, 2)
+    stamps = np.array([_stamp(file) for file in files], dtype=np.int64).reshape(-1, 3)
     pixels = np.empty((len(files), size, size), dtype=np.uint8)
     kept_names, kept_stamps, kept_pixels = _read(cache, size)
     row_of = {name: i for i, name in enumerate(kept_names)}
@@ -60,7 +59,7 @@ def pixels_checksum(
     digest = hashlib.sha256()
     rows = pixels.cpu().numpy()
     for i in sorted(range(len(names)), key=names.__getitem__):
-        digest.update(f"{names[i]}\0".encode())
+        digest.update(os.fsencode(names[i]) + b"\0")
         digest.update(rows[i])
     return digest.hexdigest()
 
@@ -74,10 +73,10 @@ def cache_file(
     return fastai_path("data") / CACHE / f"{root.absolute().name}-{size}-{key}.npz"
 
 
-def _stamp(file: Path) -> tuple[int, int]:
-    "What changes when a file does: its size in bytes and its date in nanoseconds."
+def _stamp(file: Path) -> tuple[int, int, int]:
+    "What changes when a file does: its size in bytes, its date, and when it came to its name (all in nanoseconds)."
     stat = file.stat()
-    return stat.st_size, stat.st_mtime_ns
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns  # files from one archive share the first two
 
 
 def _decode(files: Sequence[Path], rows: np.ndarray, pixels: np.ndarray, size: int) -> None:
@@ -91,27 +90,24 @@ def _read(cache: Path, size: int) -> tuple[list[str], np.ndarray, np.ndarray]:
     "Names, stamps and pixels of a cache file; none of each where there is no file, or not a whole one."
     try:
         with np.load(cache, allow_pickle=False) as kept:  # every array's CRC is compared
-            names, stamps, pixels = bytes(kept["names"]).decode().splitlines(), kept["stamps"], kept["pixels"]
+            names, stamps, pixels = os.fsdecode(bytes(kept["names"])).split("\0"), kept["stamps"], kept["pixels"]
             n = len(names)
-            if (stamps.shape, pixels.shape, pixels.dtype) == ((n, 2), (n, size, size), np.uint8):
+            if (stamps.shape, pixels.shape, pixels.dtype) == ((n, 3), (n, size, size), np.uint8):
                 return names, stamps, pixels
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # absent, cut off or overwritten: the images themselves are still there
-    return [], np.empty((0, 2), np.int64), np.empty((0, size, size), np.uint8)
+    return [], np.empty((0, 3), np.int64), np.empty((0, size, size), np.uint8)
 
 
 def _write(cache: Path, names: list[str], stamps: np.ndarray, pixels: np.ndarray) -> None:
     "Write the cache file in one step; of two processes that do so at once, the last one's is kept."
+    part = cache.with_name(f".{cache.name}.{os.getpid()}")
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=cache.parent, prefix=f".{cache.name}.", delete=False) as file:
-            try:
-                np.savez(file, names=np.frombuffer("\n".join(names).encode(), np.uint8), stamps=stamps, pixels=pixels)
-                file.close()
-                os.replace(file.name, cache)
-            except BaseException:
-                file.close()
-                os.unlink(file.name)
-                raise
+        with open(part, "wb") as file:
+            np.savez(file, names=np.frombuffer(os.fsencode("\0".join(names)), np.uint8), stamps=stamps, pixels=pixels)
+        os.replace(part, cache)
     except OSError:
         pass  # a full disk or a folder of somebody else's: the next run decodes again
+    finally:
+        part.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ import fastai.callback.progress  # noqa: F401 - gives Learner no_bar
 import fastai.callback.schedule  # noqa: F401 - gives Learner fit_one_cycle
 from fastai.callback.core import Callback
 from fastai.learner import Learner
+from fastcore.basics import noop
 from fastprogress.fastprogress import IN_NOTEBOOK
 
 from digitfast.errors import BadSetting
@@ -49,6 +50,12 @@ def check_recipe(epochs: int, lr: float | None, schedule: str) -> None:
         raise BadSetting(f"epochs={epochs}: at least 1 is wanted")
     if lr is not None and not 0 < lr < float("inf"):
         raise BadSetting(f"lr={lr}: a learning rate above 0 is wanted, such as 0.003")
+
+
+def check_seed(seed: int) -> None:
+    "Raise `BadSetting` for a seed that numpy does not take."
+    if not 0 <= seed < 2**32:
+        raise BadSetting(f"seed={seed}: a whole number from 0 to {2**32 - 1} is wanted")
 
 
 def keep_freed_memory() -> None:
@@ -94,8 +101,12 @@ class _Table:
         self._line(self._cell(name, value) for name, value in zip(self.columns, log, strict=True))
 
     def _line(self, cells) -> None:
-        self.print("  ".join(cell.rjust(max(len(head), 6)) for head, cell in
-                             zip(self.columns.values(), cells, strict=True)))
+        line = "  ".join(cell.rjust(max(len(head), 6))
+                         for head, cell in zip(self.columns.values(), cells, strict=True))
+        try:
+            self.print(line)
+        except BrokenPipeError:  # nobody reads on, but the training is not lost
+            self.print = noop
 
     @staticmethod
     def _cell(name: str, value) -> str:

@@ -1,5 +1,6 @@
 """The house: which module may import which, how long a module may be, and whose names are free."""
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -68,3 +69,18 @@ def test_help_and_import_need_no_torch():
             "print([m for m in ('torch', 'fastai', 'numpy') if m in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_every_package_that_is_imported_is_required():
+    from setuptools.config.setupcfg import read_configuration
+    options = read_configuration(PACKAGE.parent / "setup.cfg")["options"]
+    required = {re.match(r"[\w-]+", line).group().lower() for line in options["install_requires"]}
+    optional = {re.match(r"[\w-]+", line).group() for line in options["extras_require"]["timm"]}
+    imported = set()
+    for file in MODULES:
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [name.name for name in node.names] if isinstance(node, ast.Import) else (
+                [node.module] if isinstance(node, ast.ImportFrom) else [])
+            imported |= {name.split(".")[0] for name in names}
+    others = imported - set(sys.stdlib_module_names) - {"digitfast"}
+    assert {"pillow" if name == "PIL" else name for name in others} == required | optional

@@ -46,6 +46,7 @@ def test_fit_evaluate_predict_export(run_cli, fitted, digits, tmp_path):
     code, out, err = run_cli("export", "simple", "--to", "mine.pkl")
     assert code == 0 and out == "mine.pkl\n"
     assert load_learner(tmp_path / "mine.pkl").predict(digits / "testing/4/30.png")[0] == "4"
+    assert f"accuracy {accuracy}" in run_cli("evaluate", "runs/simple/learner.pkl")[1]  # on what it was trained on
     assert run_cli("predict", "mine.pkl", digits / "testing/4/30.png")[0] == 0
     assert run_cli("evaluate", "mine.pkl", "--source", digits / "testing")[1].startswith(f"accuracy {accuracy}")
     code, out, err = run_cli("export", "simple", "--to", "mine.pkl")
@@ -96,6 +97,10 @@ def test_predict_answers_what_it_can(run_cli, fitted, digits, tmp_path):
     (["fit", "--epoch", "2"], 2, "No such option: --epoch"),
     (["fti"], 2, "fti"),
     (["predict"], 2, "Missing argument"),
+    (["lr-find", "--plot", "x.txt"], 1, "plot='x.txt'"),
+    (["lr-find", "--plot", "absent/x.png"], 1, "plot='absent/x.png'"),
+    (["data", "http://exa mple/x.tgz"], 1, "could not be fetched"),
+    (["data", "http://[x/y.tgz"], 1, "is no URL"),
     (["predict", "simple", "x.png"], 1, "there is no run 'simple'"),
     (["evaluate", "simple"], 1, "there is no run"),
     (["export", "simple"], 1, "there is no run"),

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from digitfast.errors import BadData
 from digitfast.evaluation import Evidence, accuracy_interval, evaluate_learner, predict_files
@@ -30,6 +31,18 @@ def test_evaluate_other_classes(trained, copy_of_digits):
     (copy_of_digits / "testing/3").rename(copy_of_digits / "testing/three")
     with pytest.raises(BadData, match="three"):
         evaluate_learner(trained, copy_of_digits / "testing")
+
+
+def test_predict_files_with_a_learner_of_plain_fastai(digits, tmp_path):
+    from fastai.vision.all import ImageDataLoaders, resnet18, vision_learner
+    dls = ImageDataLoaders.from_folder(digits, train="training", valid="testing", bs=8, num_workers=0)  # 3 channels
+    learn = vision_learner(dls, resnet18, pretrained=False)
+    assert predict_files(learn, [digits / "testing/4/30.png"])[0]["digit"] in dls.vocab
+
+
+def test_an_answer_that_is_not_a_number_is_none(trained, digits, monkeypatch):
+    monkeypatch.setattr(trained, "get_preds", lambda dl: (torch.full((1, 10), torch.nan), None))
+    assert "diverged" in predict_files(trained, [digits / "testing/4/30.png"])[0]["error"]
 
 
 def test_predict_files_answers_all(trained, digits, tmp_path):

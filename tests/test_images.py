@@ -20,6 +20,11 @@ def test_every_form_gives_the_same_pixels(form):
     assert (np.asarray(digit) == PIXELS).all()
 
 
+def test_sixteen_bits(tmp_path):
+    Image.fromarray(PIXELS.astype(np.uint16) * 257).save(tmp_path / "16.png")
+    assert (np.asarray(PILDigit.create(tmp_path / "16.png")) == PIXELS).all()
+
+
 def test_files_and_bytes(tmp_path):
     file = tmp_path / "a digit é.png"
     Image.fromarray(PIXELS).save(file)

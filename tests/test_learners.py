@@ -13,7 +13,7 @@ from digitfast import BadSetting, NLLLossFlat, UnknownName, article_learner, dig
 
 @pytest.fixture(scope="module")
 def dls(digits):
-    return digit_dls(digits, bs=32, num_workers=0)
+    return digit_dls(digits, bs=32, num_workers=0, device="cpu")  # a Learner moves its model only when it fits
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_article_learner_steps_like_torch(dls):
 
 
 @pytest.mark.parametrize("arch", ["simple", "article", "resnet18", "xresnet18", "squeezenet1_1", "mobilenet_v3_small",
-                                  "resnet10t", resnet18], ids=str)
+                                  "xse_resnet18", "resnet10t", resnet18], ids=str)
 def test_architectures_by_name(dls, arch):
     learn = digit_learner(dls, arch)
     x, y = dls.one_batch()
@@ -77,6 +77,8 @@ def test_names_that_do_not_work(dls):
     for arch in ("alexnet", "vit_b_16"):
         with pytest.raises(BadSetting, match=f"{arch} cannot take images .*28×28.*size=64"):
             digit_learner(dls, arch)
+    with pytest.raises(BadSetting, match="bs=1: resnet18 has batch norm"):
+        digit_learner(digit_dls(dls.path, bs=1), "resnet18")
     with pytest.raises(TypeError, match="metric_s"):
         simple_learner(dls, metric_s=[])
 
@@ -105,7 +107,7 @@ def test_what_a_fastai_user_does_next(quiet, digits, tmp_path):
     loaded = load_learner(tmp_path / "learner.pkl")
     assert loaded.predict(file)[0] == "4"
     x, = loaded.dls.test_dl([file]).one_batch()
-    assert torch.equal(x, learn.dls.test_dl([file], num_workers=0).one_batch()[0])
+    assert torch.equal(x.cpu(), learn.dls.test_dl([file], num_workers=0).one_batch()[0].cpu())
 
 
 def test_a_learner_has_fastais_methods_without_another_import():
@@ -121,3 +123,15 @@ def test_mixed_precision_and_lr_find(dls, tmp_path):
     with learn.no_bar(), learn.no_logging():
         assert 1e-6 < learn.lr_find(show_plot=False).valley < 1
         learn.to_fp16().fit_one_cycle(1, 0.01)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("arch", ["simple", "article", "resnet18"])
+def test_on_a_gpu(digits, tmp_path, arch):
+    learn = digit_learner(digit_dls(digits, bs=32), arch, path=tmp_path)
+    assert learn.dls.train.pixels.device.type == "cuda"
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(1, 0.01)
+        learn.export("learner.pkl")
+        assert load_learner(tmp_path / "learner.pkl").predict(digits / "testing/4/30.png")[2].device.type == "cpu"

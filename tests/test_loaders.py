@@ -62,7 +62,7 @@ def test_test_dl_takes_any_form_in_order(dls, digits):
                   torch.tensor(np.stack(arrays)), [f.read_bytes() for f in files]):
         x, = dls.test_dl(items, num_workers=0).one_batch()
         assert torch.allclose(x[:, 0].cpu().as_subclass(torch.Tensor), wanted)
-    for single in (files[0], str(files[0]), arrays[0], Image.open(files[0])):
+    for single in (files[0], str(files[0]), arrays[0], arrays[0][..., None], Image.open(files[0])):
         assert dls.test_dl(single, num_workers=0).one_batch()[0].shape == (1, 1, 28, 28)
     folder = dls.test_dl(digits / "testing/3", with_labels=True, num_workers=0)
     assert len(folder.dataset) == 12 and folder.one_batch()[1].tolist() == [3] * 12
@@ -96,7 +96,7 @@ def test_missing_folder_split_and_class(copy_of_digits, tmp_path):
         digit_dls(copy_of_digits)
     (copy_of_digits / "testing/3").rename(copy_of_digits / "testing/three")
     (copy_of_digits / "testing/three/a.png").write_bytes((copy_of_digits / "testing/2/30.png").read_bytes())
-    with pytest.raises(BadData, match="testing has classes that .*training has not: three"):
+    with pytest.raises(BadData, match="not the same classes; only one has: 3, three"):
         digit_dls(copy_of_digits)
 
 
@@ -115,7 +115,26 @@ def test_files_that_are_no_images(copy_of_digits):
         list(digit_dls(copy_of_digits, num_workers=0, resident=False).train)
 
 
-@pytest.mark.parametrize("holdout", [-0.1, 1, 20])
+def test_a_class_without_test_images(copy_of_digits):
+    (copy_of_digits / "testing/3").rename(copy_of_digits / "3")
+    with pytest.raises(BadData, match="only one has: 3"):
+        digit_dls(copy_of_digits)
+
+
+def test_an_image_beside_the_class_folders(copy_of_digits):
+    (copy_of_digits / "training/3/0.png").rename(copy_of_digits / "training/0.png")
+    for holdout in (0, 0.1):
+        with pytest.raises(BadData, match="training/0.png is in no class folder"):
+            digit_dls(copy_of_digits, holdout=holdout)
+
+
+@pytest.mark.parametrize("size", [0, -3, 10_000_000])
+def test_bad_size(digits, size):
+    with pytest.raises(BadSetting, match=f"size={size}"):
+        digit_dls(digits, size=size)
+
+
+@pytest.mark.parametrize("holdout", [-0.1, 1, 20, 0.0001])
 def test_bad_holdout(digits, holdout):
     with pytest.raises(BadSetting, match=f"holdout={holdout}"):
         digit_dls(digits, holdout=holdout)

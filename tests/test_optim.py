@@ -9,7 +9,7 @@ from digitfast import BadSetting, BasicOptim, FusedAdam, digit_dls, simple_learn
 
 @pytest.fixture
 def learn(digits, tmp_path):
-    return simple_learner(digit_dls(digits, bs=32, num_workers=0), opt_func=BasicOptim, path=tmp_path)
+    return simple_learner(digit_dls(digits, bs=32, device="cpu"), opt_func=BasicOptim, path=tmp_path)
 
 
 def test_equal_to_torchs_sgd_step_by_step():
@@ -40,7 +40,7 @@ def test_state_is_saved_and_loaded(learn, digits, tmp_path):
     with learn.no_bar(), learn.no_logging():
         learn.fit(1, 0.05)
         learn.save("kept", with_opt=True)
-        other = simple_learner(digit_dls(digits, num_workers=0), opt_func=BasicOptim, path=tmp_path)
+        other = simple_learner(digit_dls(digits, device="cpu"), opt_func=BasicOptim, path=tmp_path)
         other.create_opt()
         other.load("kept", with_opt=True)
         assert other.opt.hypers == learn.opt.hypers and other.opt.hypers[0]["lr"] == 0.05
@@ -104,7 +104,7 @@ def test_fused_adam_is_fastais_adam(train_bn_and_bias):
 
 def test_fused_adam_goes_on_from_a_saved_state(digits, tmp_path):
     def learner():
-        return simple_learner(digit_dls(digits, bs=32), opt_func=FusedAdam, path=tmp_path)
+        return simple_learner(digit_dls(digits, bs=32, device="cpu"), opt_func=FusedAdam, path=tmp_path)
     first, second = learner(), learner()
     with first.no_bar(), first.no_logging(), second.no_bar(), second.no_logging():
         first.fit(1, 0.01)

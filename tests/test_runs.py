@@ -98,7 +98,30 @@ def test_runs_are_found_by_name_and_by_path(quick, tmp_path):
         find_run("yours", "elsewhere")
 
 
+def test_a_relative_source_is_kept_as_an_absolute_one(quick, digits, monkeypatch):
+    monkeypatch.chdir(digits.parent)
+    assert train_run(**{**quick, "source": digits.name}).summary["settings"]["source"] == str(digits)
+
+
+def test_a_diverged_run_says_so_in_valid_json(quick):
+    with pytest.warns(UserWarning, match="smaller lr"):
+        run = train_run(**{**quick, "lr": 1e30})
+    text = (run.path / "summary.json").read_text()
+    assert json.loads(text, parse_constant=lambda name: pytest.fail(name))["validation_loss"] is None
+
+
+def test_a_damaged_summary_hides_no_other_run(quick, tmp_path):
+    train_run(**quick)
+    for i, text in enumerate(["", "[1]", "{}"]):
+        (tmp_path / f"runs/damaged{i}").mkdir()
+        (tmp_path / f"runs/damaged{i}/summary.json").write_text(text)
+    assert [run.path.name for run in list_runs()] == ["simple"]
+    with pytest.raises(RunNotFound, match="damaged1/summary.json is damaged"):
+        find_run("damaged1")
+
+
 @pytest.mark.parametrize("wrong, error, message", [
+    ({"seed": -1}, BadSetting, "seed=-1"), ({"seed": 2**70}, BadSetting, "seed="), ({"size": 0}, BadSetting, "size=0"),
     ({"opt": "sdg"}, UnknownName, "Did you mean sgd"), ({"arch": "resnet81"}, UnknownName, "resnet18"),
     ({"epochs": 0}, BadSetting, "epochs=0"), ({"lr": -1.0}, BadSetting, "lr=-1"), ({"mom": 1.0}, BadSetting, "mom=1"),
     ({"opt": "basic", "mom": 0.9}, BadSetting, "no momentum"), ({"wd": -1.0}, BadSetting, "wd=-1"),

@@ -67,7 +67,7 @@ def test_mnist_is_all_there(mnist):
     start = time.perf_counter()
     assert digits_path() == mnist
     assert time.perf_counter() - start < 3  # nothing is unpacked again
-    assert [f.name for f in mnist.parent.iterdir() if f.name.startswith(".")] == [".mnist_png.lock"]  # no remains
+    assert [f.name for f in mnist.parent.iterdir() if f.name.startswith(".")] == [".digitfast.lock"]  # no remains
 
 
 def test_mnist_has_the_published_pixels(mnist):

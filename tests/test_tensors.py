@@ -56,6 +56,25 @@ def test_only_what_changed_is_decoded_again(files, copy_of_digits, decoded):
     assert decoded == [420, 1, 1, 1]
 
 
+def test_a_file_of_the_same_size_and_date_in_anothers_place(files, copy_of_digits, decoded):
+    for file in files:  # as an archive unpacks them
+        Image.open(file).save(file, compress_level=0)
+        os.utime(file, (909878400, 909878400))
+    check(files, copy_of_digits)
+    os.replace(files[50], files[3])
+    files.pop(50)
+    check(files, copy_of_digits)
+    assert decoded == [420, 1]
+
+
+def test_names_that_are_no_utf8(files, copy_of_digits, decoded):
+    strange = files[0].with_name(os.fsdecode(b"zw\xf6lf\n.png"))
+    files[0] = files[0].rename(strange)
+    check(files, copy_of_digits)
+    check(files, copy_of_digits)
+    assert decoded == [420, 0] and tensors.pixels_checksum([strange.name], torch.zeros(1, 2, 2, dtype=torch.uint8))
+
+
 def test_splits_share_the_cache(files, copy_of_digits, decoded):
     training = [f for f in files if "training" in f.parts]
     testing = [f for f in files if "testing" in f.parts]
@@ -81,7 +100,7 @@ def test_a_cache_runs_no_code(files, copy_of_digits):
         def __reduce__(self): return os.mkdir, (str(copy_of_digits / "was here"),)
     cache = cache_file(copy_of_digits)
     cache.parent.mkdir(exist_ok=True)
-    np.savez(cache, names=np.array([Evil()], dtype=object), stamps=np.zeros((1, 2), np.int64),
+    np.savez(cache, names=np.array([Evil()], dtype=object), stamps=np.zeros((1, 3), np.int64),
              pixels=np.zeros((1, 28, 28)))
     check(files, copy_of_digits)
     assert not (copy_of_digits / "was here").exists()

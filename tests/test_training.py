@@ -44,6 +44,19 @@ def test_bars_on_a_terminal(learn, capsys, monkeypatch):
     assert "Epoch 0" in out and "\x1b[" in out and "Validation accuracy" in out
 
 
+def test_a_closed_pipe_does_not_end_the_training(learn, capsys, monkeypatch):
+    import builtins
+    lines = []
+
+    def closed(line, **kwargs):
+        lines.append(line)
+        if len(lines) > 1:
+            raise BrokenPipeError
+    monkeypatch.setattr(builtins, "print", closed)
+    train_learner(learn, 3, 0.01)
+    assert len(learn.recorder.values) == 3 and len(lines) == 2
+
+
 def test_schedules(learn, capsys):
     train_learner(learn, 1, 0.01, "one_cycle")
     assert max(learn.recorder.lrs) == pytest.approx(0.01, rel=0.05) and min(learn.recorder.lrs) < 0.001
