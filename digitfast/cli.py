@@ -19,7 +19,7 @@ app = typer.Typer(
     name="digitfast", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="From a folder of digit pictures to a classifier you can trust, in seconds. "
-         "Start with: digitfast fit --arch resnet18 --epochs 1")
+         "Start with: digitfast fit")
 _UsageError = typer.BadParameter.__base__  # typer brings a click of its own: its errors have no other public name
 _ClickError = _UsageError.__base__
 
@@ -33,7 +33,7 @@ Source = Annotated[str | None, typer.Option(
          "folder with training/ and testing/ (or train/ and valid/). Default: mnist.")]
 Arch = Annotated[str | None, typer.Option(
     help=f"Architecture: {', '.join(ARCHITECTURES)}; also torchvision's and, where it is installed, timm's others. "
-         "Default: resnet18.")]
+         "Default: digitnet.")]
 Opt = Annotated[str | None, typer.Option(help=f"Optimiser: {', '.join(OPTIMIZERS)}. Default: adam.")]
 Bs = Annotated[int | None, typer.Option(help="Images a batch. Default: 64.")]
 Size = Annotated[int | None, typer.Option(help="Side of the images that the network sees, in pixels. Default: 28.")]

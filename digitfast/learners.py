@@ -17,7 +17,7 @@ from fastcore.meta import delegates
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from digitfast.errors import BadSetting
-from digitfast.models import NLLLossFlat, article_net, simple_net
+from digitfast.models import NLLLossFlat, article_net, digit_net, simple_net
 from digitfast.registry import ARCHITECTURES, resolve, unknown
 
 ARTICLE_SGD = partial(SGD, mom=0.8)
@@ -30,6 +30,16 @@ def simple_learner(
 ) -> Learner:
     "A `Learner` of the article's simple net (784-100-30-10, ReLU) with cross-entropy and accuracy."
     net = simple_net(_image_shape(dls).numel(), dls.c)
+    return Learner(dls, net, loss_func=CrossEntropyLossFlat(), metrics=accuracy, **kwargs)
+
+
+@delegates(Learner.__init__, but=["model", "loss_func", "metrics"])
+def digitnet_learner(
+    dls: DataLoaders,  # from `digit_dls`
+    **kwargs,
+) -> Learner:
+    "A `Learner` of digitfast's own small convolutional net with cross-entropy and accuracy."
+    net = digit_net(_image_shape(dls)[0], dls.c)
     return Learner(dls, net, loss_func=CrossEntropyLossFlat(), metrics=accuracy, **kwargs)
 
 
@@ -48,13 +58,13 @@ def article_learner(
 @delegates(Learner.__init__, but=["model", "loss_func", "metrics"])
 def digit_learner(
     dls: DataLoaders,  # from `digit_dls`
-    arch: str | Callable = "resnet18",  # a name: ours, torchvision's, fastai's, timm's; or what `vision_learner` takes
+    arch: str | Callable = "digitnet",  # a name: ours, torchvision's, fastai's, timm's; or what `vision_learner` takes
     **kwargs,
 ) -> Learner:
     """A `Learner` of an untrained network of architecture `arch`, with cross-entropy and accuracy.
 
-    "simple" and "article" are `simple_learner` and `article_learner`; everything else goes through fastai's
-    `vision_learner`, with as many input channels as the images have (one) and one output a class.
+    "digitnet", "simple" and "article" are `digitnet_learner`, `simple_learner` and `article_learner`; everything else
+    goes through fastai's `vision_learner`, with as many input channels as the images have (one) and one output a class.
 
     Raises: `UnknownName` for an unknown architecture, `BadSetting` for one that cannot take images of this size.
     """

@@ -36,6 +36,27 @@ def article_net(
     return nn.Sequential(*_layers(n_in, 128, 64, n_out), nn.LogSoftmax(dim=1))
 
 
+def digit_net(
+    n_in: int = 1,  # channels of an image
+    n_out: int = 10,  # classes
+) -> nn.Sequential:
+    """A small convolutional net (46,714 weights for MNIST) that learns digits in one short epoch; it gives logits.
+
+    The first convolution has stride 2, so that all others work on a fifth of the pixels. The sizes were chosen on
+    held-out training images.
+
+    Shapes: `[batch, n_in, height, width]` floats in 0..1, 28×28 pixels or more, to `[batch, n_out]`.
+    """
+    def block(channels_in: int, channels: int, **kwargs) -> list[nn.Module]:
+        return [nn.Conv2d(channels_in, channels, bias=False, **kwargs), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
+
+    return nn.Sequential(
+        *block(n_in, 16, kernel_size=5, stride=2),
+        *block(16, 32, kernel_size=3, padding=1), nn.MaxPool2d(2),
+        *block(32, 64, kernel_size=3, padding=1),
+        nn.AdaptiveAvgPool2d(6), nn.Flatten(), nn.Linear(64 * 36, n_out))  # 28×28 pixels have become 6×6 by themselves
+
+
 class NLLLossFlat(BaseLoss):
     "`nn.NLLLoss` as fastai's `Learner` wants a loss: it knows how to turn log-probabilities into probabilities."
 

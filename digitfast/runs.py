@@ -53,7 +53,7 @@ class Run:
 
 def train_run(
     source: str = "mnist",  # what `digits_path` takes: "mnist", a fastai name, a URL, a folder
-    arch: str = "resnet18",  # name of the architecture
+    arch: str = "digitnet",  # name of the architecture
     epochs: int = 1,  # passes over the training images
     bs: int = 64,  # images a batch
     lr: float = 0.01,  # learning rate; the highest one, if schedule is one_cycle
@@ -114,7 +114,7 @@ def train_run(
 
 def find_lr(
     source: str = "mnist",  # as for `train_run`, and so are the others
-    arch: str = "resnet18",
+    arch: str = "digitnet",
     bs: int = 64,
     opt: str = "adam",
     size: int = 28,

@@ -53,8 +53,8 @@ def test_article_learner_steps_like_torch(dls):
         assert torch.allclose(p, q, atol=1e-7)
 
 
-@pytest.mark.parametrize("arch", ["simple", "article", "resnet18", "xresnet18", "squeezenet1_1", "mobilenet_v3_small",
-                                  "xse_resnet18", "resnet10t", resnet18], ids=str)
+@pytest.mark.parametrize("arch", ["digitnet", "simple", "article", "resnet18", "xresnet18", "squeezenet1_1",
+                                  "mobilenet_v3_small", "xse_resnet18", "resnet10t", resnet18], ids=str)
 def test_architectures_by_name(dls, arch):
     learn = digit_learner(dls, arch)
     x, y = dls.one_batch()
@@ -127,7 +127,7 @@ def test_mixed_precision_and_lr_find(dls, tmp_path):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-@pytest.mark.parametrize("arch", ["simple", "article", "resnet18"])
+@pytest.mark.parametrize("arch", ["digitnet", "simple", "article", "resnet18"])
 def test_on_a_gpu(digits, tmp_path, arch):
     learn = digit_learner(digit_dls(digits, bs=32), arch, path=tmp_path)
     assert learn.dls.train.pixels.device.type == "cuda"

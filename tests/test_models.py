@@ -2,7 +2,7 @@ import torch
 from fastai.losses import CrossEntropyLossFlat
 from torch import nn
 
-from digitfast.models import NLLLossFlat, article_net, simple_net
+from digitfast.models import NLLLossFlat, article_net, digit_net, simple_net
 
 
 def shapes(net):
@@ -16,6 +16,13 @@ def test_the_articles_networks():
     assert sum(p.numel() for p in article_net().parameters()) == 109_386
     assert torch.allclose(article_net()(torch.rand(4, 1, 28, 28)).exp().sum(1), torch.ones(4))
     assert simple_net(16, 2)(torch.rand(3, 1, 4, 4)).shape == (3, 2)
+
+
+def test_digit_net():
+    net = digit_net()
+    assert sum(p.numel() for p in net.parameters()) == 46_714
+    assert net(torch.rand(4, 1, 28, 28)).shape == (4, 10) and net[:-3](torch.rand(4, 1, 28, 28)).shape == (4, 64, 6, 6)
+    assert digit_net(3, 2)(torch.rand(4, 3, 64, 64)).shape == (4, 2)
 
 
 def test_nll_of_log_softmax_is_cross_entropy():

@@ -22,7 +22,7 @@ def ini(tmp_path, monkeypatch):
 
 def test_the_named_runs_of_the_article(ini):
     from digitfast import train_run
-    assert set(named_runs()) >= {"article-pytorch", "article-resnet18", "article-basic"}
+    assert set(named_runs()) >= {"digitnet", "article-pytorch", "article-resnet18", "article-basic"}
     for name in named_runs():
         assert set(read_settings(train_run, name)) <= set(parameter_types(train_run))
     assert read_settings(train_run, "article-pytorch") == {

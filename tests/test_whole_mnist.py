@@ -12,8 +12,9 @@ def elsewhere(tmp_path, monkeypatch, mnist):
     monkeypatch.chdir(tmp_path)
 
 
-def test_default_run_reads_985_in_1000():
-    assert train_run().summary["accuracy"] >= 0.985
+@pytest.mark.parametrize("arch, low", [("digitnet", 0.988), ("resnet18", 0.985)])
+def test_one_epoch_with_default_settings(arch, low):
+    assert train_run(arch=arch).summary["accuracy"] >= low
 
 
 @pytest.mark.parametrize("name, changes, low, high", [
