@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from fastai.data.external import fastai_path
-from fastprogress.fastprogress import IN_NOTEBOOK, progress_bar
+from fastcore.imports import IN_NOTEBOOK
+from fastprogress.fastprogress import progress_bar
 
 from digitfast.images import fit_square, read_grey
 

@@ -9,7 +9,7 @@ import fastai.callback.schedule  # noqa: F401 - gives Learner fit_one_cycle
 from fastai.callback.core import Callback
 from fastai.learner import Learner
 from fastcore.basics import noop
-from fastprogress.fastprogress import IN_NOTEBOOK
+from fastcore.imports import IN_NOTEBOOK
 
 from digitfast.errors import BadSetting
 from digitfast.registry import SCHEDULES, unknown
