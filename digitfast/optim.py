@@ -54,7 +54,7 @@ class BasicOptim(_GroupOptimizer):
     """Gradient descent with nothing added: `p -= lr * p.grad`, for `Learner(..., opt_func=BasicOptim)`.
 
     Equal to `torch.optim.SGD(params, lr, momentum=0)` step by step. `mom` is accepted because `fit_one_cycle` sets it
-    on every optimiser, and has no effect. There is no weight decay: a `wd` other than 0 raises `BadSetting`.
+    on every optimiser, and has no effect then. Who asks for momentum or weight decay gets `BadSetting`.
 
     Source: `BasicOptim` of the article and of chapter 4 of the fastai book.
     """
@@ -63,9 +63,11 @@ class BasicOptim(_GroupOptimizer):
         self,
         params,  # parameters, or lists of them as parameter groups
         lr: float,  # learning rate, above 0
-        mom: float = 0.0,  # accepted for fastai's schedules, has no effect
+        mom: float = 0.0,  # must be 0; schedules may set it later, without effect
         wd: float = 0.0,  # must be 0
     ):
+        if mom:
+            raise BadSetting(f"BasicOptim has no momentum, and mom={mom} was given; leave mom out, or take SGD")
         super().__init__(params, cbs=[basic_step], lr=lr, mom=mom, wd=wd)
 
     def set_hyper(self, k, v):

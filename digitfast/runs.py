@@ -27,7 +27,7 @@ from digitfast.evaluation import accuracy_interval
 from digitfast.learners import digit_learner
 from digitfast.loaders import SPLITS, digit_dls, find_splits
 from digitfast.registry import optimizer
-from digitfast.saving import open_learner, save_learner
+from digitfast.saving import open_learner, save_learner, whole_file
 from digitfast.settings import FILE, write_settings
 from digitfast.sources import digits_path
 from digitfast.training import check_recipe, check_seed, console_table, train_learner
@@ -105,7 +105,8 @@ def train_run(
         }
         save_learner(learn, folder / LEARNER)
         summary["seconds"]["total"] = round(time.perf_counter() - start, 2)
-        _write_whole(folder / SUMMARY, json.dumps(summary, indent=2, allow_nan=False).encode() + b"\n")
+        with whole_file(folder / SUMMARY) as part:
+            part.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -166,7 +167,8 @@ def export_run(
     to = Path(to or f"{run.path.name}.pkl")
     if to.exists():
         raise BadSetting(f"{to} exists; name another file")
-    _write_whole(to, (run.path / LEARNER).read_bytes())
+    with whole_file(to) as part:
+        shutil.copyfile(run.path / LEARNER, part)
     return to
 
 
@@ -211,7 +213,7 @@ def _optimizer(opt: str, mom: float | None) -> tuple:
         return opt_func, {}
     if not 0 <= mom < 1:
         raise BadSetting(f"mom={mom}: a momentum of 0 to below 1 is wanted, such as 0.9")
-    if "mom" not in inspect.signature(opt_func).parameters or opt == "basic":
+    if "mom" not in inspect.signature(opt_func).parameters:
         raise BadSetting(f"the optimiser {opt!r} has no momentum; leave mom out, or take sgd or adam")
     return partial(opt_func, mom=mom), {"moms": (mom, mom, mom)}
 
@@ -258,13 +260,3 @@ def _cpu_name() -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    "Write `content` so that the file is there either whole or not at all."
-    part = path.with_name(f".{path.name}.partial")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

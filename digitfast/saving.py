@@ -2,11 +2,26 @@
 import os
 import pickle
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fastai.learner import Learner, load_learner
 
 from digitfast.errors import BadData, RunNotFound
+
+
+@contextmanager
+def whole_file(
+    path: Path,  # of the file to write
+) -> Iterator[Path]:  # of the file to write instead; it gets the name of `path` when the context ends well
+    "So that a file is there either whole or not at all, whatever happens while it is written."
+    part = path.with_name(f".{path.name}.partial")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def save_learner(
@@ -15,12 +30,8 @@ def save_learner(
 ) -> Path:
     "Export `learn` without its images, as fastai's `export` does, in one step: a file of that name is always whole."
     path = Path(path).absolute()
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        learn.export(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as part:
+        learn.export(part)
     return path
 
 

@@ -70,6 +70,11 @@ def test_groups_have_their_own_rates():
     assert torch.allclose(torch.stack([a, b]).flatten(), torch.tensor([0.9, 0.8]))
 
 
+def test_momentum_is_refused_not_ignored():
+    with pytest.raises(BadSetting, match="no momentum"):
+        BasicOptim([torch.nn.Parameter(torch.ones(1))], lr=0.1, mom=0.9)
+
+
 def test_weight_decay_is_refused_not_ignored(learn):
     with pytest.raises(BadSetting, match="no weight decay"):
         learn.fit(1, wd=0.1)
