@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 from fastai.data.core import DataLoaders, TfmdDL
-from fastai.data.transforms import get_image_files, image_extensions
+from fastai.data.transforms import IntToFloatTensor, get_image_files, image_extensions
 from fastai.torch_core import TensorCategory, TensorImageBW
 from fastai.vision.data import ImageDataLoaders
 from fastcore.basics import listify
@@ -27,6 +27,8 @@ class ResidentDL(TfmdDL):
 
     The dataset stays the one of the files, so that everything that asks for an item, its name or its transforms finds
     it. A loader of other items (`test_dl`, `export`) reads its files again.
+
+    Memory: batches are channels-last, which convolutions take at once instead of turning their input round.
     """
 
     def __init__(self, dataset, pixels: torch.Tensor = None, labels: torch.Tensor = None, **kwargs):
@@ -54,11 +56,15 @@ class ResidentDL(TfmdDL):
     def __iter__(self):
         self.randomize()
         self.before_iter()
-        idxs = list(islice(self.get_idxs(), self.n))  # show_batch(unique=True) has them without end
-        idxs = torch.tensor(idxs, device=self.pixels.device)
-        for batch in idxs.split(self.bs)[:len(self)]:
-            images = TensorImageBW(self.pixels[batch].unsqueeze(1))
-            yield self.after_batch((images, TensorCategory(self.labels[batch])))
+        idxs = torch.tensor(list(islice(self.get_idxs(), self.n)))  # show_batch(unique=True) has them without end
+        only_to_float = [type(f) for f in self.after_batch.fs] == [IntToFloatTensor]
+        for batch in idxs.to(self.pixels.device).split(self.bs)[:len(self)]:
+            images = self.pixels.index_select(0, batch).unsqueeze(-1).permute(0, 3, 1, 2)  # strides of channels-last
+            labels = self.labels.index_select(0, batch)
+            if only_to_float:  # at once, since the pipeline's own way takes as long as a step of a small network
+                yield images.float().div_(255).as_subclass(TensorImageBW), labels.as_subclass(TensorCategory)
+            else:
+                yield self.after_batch((TensorImageBW(images), TensorCategory(labels)))
         self.after_iter()
 
 
@@ -97,7 +103,7 @@ def digit_dls(
     size: int = 28,  # side of the square images a network sees, in pixels
     item_tfms=None,  # transforms of one image, after it has got its size
     batch_tfms=None,  # transforms of a batch
-    val_bs: int | None = None,  # images a batch of `dls.valid`; None: bs
+    val_bs: int | None = None,  # images a batch of `dls.valid`; None: 4 * bs, as no gradients take up memory there
     num_workers: int | None = None,  # processes that read images; None: one a core, 16 at most
     device: str | torch.device | None = None,  # where batches go; None: the GPU where there is one
     resident: bool | None = None,  # keep all images in memory, on the device; None: where they fit into 2 GiB
@@ -129,7 +135,7 @@ def digit_dls(
     with torch.random.fork_rng(devices=[]):  # fastai's split would seed the global generator
         dls = ImageDataLoaders.from_folder(
             path / train if holdout else path, **split, vocab=classes, img_cls=PILDigit, bs=bs,
-            item_tfms=[FitSize(size), *listify(item_tfms)], batch_tfms=batch_tfms, val_bs=val_bs,
+            item_tfms=[FitSize(size), *listify(item_tfms)], batch_tfms=batch_tfms, val_bs=val_bs or 4 * bs,
             num_workers=num_workers, device=device)
     if bs > (n := len(dls.train_ds)):
         raise BadSetting(f"bs={bs} is more than the {n} training images of {path}; try bs={max(1, n // 10)}")
