@@ -12,7 +12,7 @@ import typer
 
 from digitfast import __version__
 from digitfast.errors import DigitError, RunNotFound
-from digitfast.registry import ARCHITECTURES, OPTIMIZERS, SCHEDULES
+from digitfast.registry import ARCHITECTURES, OPTIMIZERS, PRECISIONS, SCHEDULES
 from digitfast.settings import PACKED_SETTINGS, named_runs, read_settings
 
 app = typer.Typer(
@@ -56,6 +56,9 @@ def fit(
     mom: Annotated[float | None, typer.Option(
         help="Momentum, 0 to below 1. Default: the optimiser's and schedule's.")] = None,
     wd: Annotated[float | None, typer.Option(help="Weight decay. Default: the optimiser's.")] = None,
+    precision: Annotated[str | None, typer.Option(
+        help=f"Floating-point format of the training passes: {', '.join(PRECISIONS)}; auto is bf16 or fp16 where that "
+             "is fast, validation is in fp32. Default: auto.")] = None,
     source: Source = None,
     holdout: Annotated[float | None, typer.Option(
         help="Validate on this part of the training images (0.1: a tenth) and leave the test images alone. "

@@ -17,7 +17,8 @@ from fastcore.meta import delegates
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from digitfast.errors import BadSetting
-from digitfast.models import NLLLossFlat, article_net, digit_net, simple_net
+from digitfast.lean import LeanLearner
+from digitfast.models import NLLLossFlat, PlainCrossEntropyLoss, article_net, digit_net, simple_net
 from digitfast.registry import ARCHITECTURES, resolve, unknown
 
 ARTICLE_SGD = partial(SGD, mom=0.8)
@@ -30,7 +31,7 @@ def simple_learner(
 ) -> Learner:
     "A `Learner` of the article's simple net (784-100-30-10, ReLU) with cross-entropy and accuracy."
     net = simple_net(_image_shape(dls).numel(), dls.c)
-    return Learner(dls, net, loss_func=CrossEntropyLossFlat(), metrics=accuracy, **kwargs)
+    return LeanLearner(dls, net, loss_func=PlainCrossEntropyLoss(), metrics=accuracy, **kwargs)
 
 
 @delegates(Learner.__init__, but=["model", "loss_func", "metrics"])
@@ -39,8 +40,9 @@ def digitnet_learner(
     **kwargs,
 ) -> Learner:
     "A `Learner` of digitfast's own small convolutional net with cross-entropy and accuracy."
-    net = digit_net(_image_shape(dls)[0], dls.c)
-    return Learner(dls, net, loss_func=CrossEntropyLossFlat(), metrics=accuracy, **kwargs)
+    channels, size, _ = _image_shape(dls)
+    net = digit_net(channels, dls.c, size)
+    return LeanLearner(dls, net, loss_func=PlainCrossEntropyLoss(), metrics=accuracy, **kwargs)
 
 
 @delegates(Learner.__init__, but=["model", "loss_func", "metrics"])
@@ -52,7 +54,7 @@ def article_learner(
 ) -> Learner:
     "A `Learner` of the article's first network (784-128-64-10, log-softmax) with its loss, optimiser and rate."
     net = article_net(_image_shape(dls).numel(), dls.c)
-    return Learner(dls, net, loss_func=NLLLossFlat(), metrics=accuracy, opt_func=opt_func, lr=lr, **kwargs)
+    return LeanLearner(dls, net, loss_func=NLLLossFlat(), metrics=accuracy, opt_func=opt_func, lr=lr, **kwargs)
 
 
 @delegates(Learner.__init__, but=["model", "loss_func", "metrics"])

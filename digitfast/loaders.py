@@ -47,24 +47,25 @@ class ResidentDL(TfmdDL):
             return super().new(dataset, cls, pixels=self.pixels, labels=self.labels, **kwargs)
         return super().new(dataset, cls or TfmdDL, **kwargs)
 
-    def get_idxs(self) -> list[int]:
+    def get_idxs(self) -> torch.Tensor:  # fastai puts a list in its place to have items in an order of its own
         if not self.shuffle:
-            return list(range(self.n))
-        generator = torch.Generator().manual_seed(self.rng.randrange(2**63))
-        return torch.randperm(self.n, generator=generator).tolist()
+            return torch.arange(self.n)
+        return torch.randperm(self.n, generator=torch.Generator().manual_seed(self.rng.randrange(2**63)))
 
     def __iter__(self):
         self.randomize()
         self.before_iter()
-        idxs = torch.tensor(list(islice(self.get_idxs(), self.n)))  # show_batch(unique=True) has them without end
+        idxs = self.get_idxs()
+        if not isinstance(idxs, torch.Tensor):
+            idxs = torch.tensor(list(islice(idxs, self.n)))  # show_batch(unique=True) has them without end
         only_to_float = [type(f) for f in self.after_batch.fs] == [IntToFloatTensor]
         for batch in idxs.to(self.pixels.device).split(self.bs)[:len(self)]:
             images = self.pixels.index_select(0, batch).unsqueeze(-1).permute(0, 3, 1, 2)  # strides of channels-last
-            labels = self.labels.index_select(0, batch)
+            labels = torch.as_subclass(self.labels.index_select(0, batch), TensorCategory)
             if only_to_float:  # at once, since the pipeline's own way takes as long as a step of a small network
-                yield images.float().div_(255).as_subclass(TensorImageBW), labels.as_subclass(TensorCategory)
+                yield torch.as_subclass(images.float().div_(255), TensorImageBW), labels
             else:
-                yield self.after_batch((TensorImageBW(images), TensorCategory(labels)))
+                yield self.after_batch((TensorImageBW(images), labels))
         self.after_iter()
 
 

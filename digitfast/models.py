@@ -1,7 +1,9 @@
-"""Networks that are written here, and the loss that goes with the article's first one."""
+"""Networks that are written here, and their losses."""
 import torch
-from fastai.losses import BaseLoss
+from fastai.losses import BaseLoss, CrossEntropyLossFlat
 from torch import nn
+
+from digitfast.errors import BadSetting
 
 
 def _layers(*sizes: int) -> list[nn.Module]:
@@ -39,14 +41,18 @@ def article_net(
 def digit_net(
     n_in: int = 1,  # channels of an image
     n_out: int = 10,  # classes
+    size: int = 28,  # side of the images, in pixels, 7 or more
 ) -> nn.Sequential:
     """A small convolutional net (46,714 weights for MNIST) that learns digits in one short epoch; it gives logits.
 
     The first convolution has stride 2, so that all others work on a fifth of the pixels. The sizes were chosen on
     held-out training images.
 
-    Shapes: `[batch, n_in, height, width]` floats in 0..1, 28×28 pixels or more, to `[batch, n_out]`.
+    Shapes: `[batch, n_in, size, size]` floats in 0..1 to `[batch, n_out]`. Raises: `BadSetting` for a smaller size.
     """
+    if size < 7:
+        raise BadSetting(f"size={size}: digitnet takes images of 7×7 pixels or more, such as size=28")
+
     def block(channels_in: int, channels: int, **kwargs) -> list[nn.Module]:
         return [nn.Conv2d(channels_in, channels, bias=False, **kwargs), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
 
@@ -54,10 +60,25 @@ def digit_net(
         *block(n_in, 16, kernel_size=5, stride=2),
         *block(16, 32, kernel_size=3, padding=1), nn.MaxPool2d(2),
         *block(32, 64, kernel_size=3, padding=1),
-        nn.AdaptiveAvgPool2d(6), nn.Flatten(), nn.Linear(64 * 36, n_out))  # 28×28 pixels have become 6×6 by themselves
+        nn.Flatten(), nn.Linear(64 * ((size - 3) // 4)**2, n_out))
 
 
-class NLLLossFlat(BaseLoss):
+class _PlainTensors:
+    "Mixin of a fastai loss: it gives a plain tensor, since fastai's own type slows down all that follows."
+
+    def _contiguous(self, x):
+        if isinstance(x, torch.Tensor):
+            if type(x) is not torch.Tensor:
+                x = torch.as_subclass(x, torch.Tensor)
+            x = x.transpose(self.axis, -1).contiguous()
+        return x
+
+
+class PlainCrossEntropyLoss(_PlainTensors, CrossEntropyLossFlat):
+    "fastai's `CrossEntropyLossFlat`, on plain tensors."
+
+
+class NLLLossFlat(_PlainTensors, BaseLoss):
     "`nn.NLLLoss` as fastai's `Learner` wants a loss: it knows how to turn log-probabilities into probabilities."
 
     def __init__(self, *args, axis: int = -1, **kwargs):

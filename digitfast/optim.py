@@ -70,6 +70,12 @@ class BasicOptim(_GroupOptimizer):
             raise BadSetting(f"BasicOptim has no momentum, and mom={mom} was given; leave mom out, or take SGD")
         super().__init__(params, cbs=[basic_step], lr=lr, mom=mom, wd=wd)
 
+    def _groups(self):
+        "All parameters that have a gradient, at once: without weight decay none is a case by itself."
+        for params, hypers in zip(self.param_lists, self.hypers, strict=True):
+            if moving := [p for p in params if p.grad is not None]:
+                yield moving, (), hypers
+
     def set_hyper(self, k, v):
         "Set hyperparameter `k` of every parameter group; a weight decay other than 0 is refused."
         if k == "wd" and v:

@@ -34,6 +34,9 @@ OPTIMIZERS: dict[str, str] = {
     "ranger": "fastai.optimizer:ranger",
 }
 
+#: Floating-point formats of the training passes.
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
 #: The method of `Learner` that trains by it.
 SCHEDULES: dict[str, str] = {"one_cycle": "fit_one_cycle", "constant": "fit"}
 

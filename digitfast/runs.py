@@ -22,6 +22,7 @@ from fastai.callback.schedule import minimum, slide, steep, valley
 from fastai.learner import Learner
 from fastai.torch_core import set_seed
 
+from digitfast.arithmetic import choose_precision
 from digitfast.errors import BadData, BadSetting, RunNotFound
 from digitfast.evaluation import accuracy_interval
 from digitfast.learners import digit_learner
@@ -61,6 +62,7 @@ def train_run(
     schedule: str = "one_cycle",  # one_cycle or constant
     mom: float | None = None,  # momentum, 0 to below 1; None: what the optimiser and the schedule bring
     wd: float | None = None,  # weight decay, 0 or more; None: what the optimiser brings
+    precision: str = "auto",  # of the training passes: fp32, bf16, fp16, or auto for what is fast here
     holdout: float = 0.0,  # part of the training images to validate on instead of the test split
     size: int = 28,  # side of the images a network sees, in pixels
     seed: int = 42,  # of the weights, the order of the images and the choice of held-out ones
@@ -75,7 +77,7 @@ def train_run(
     Raises: any `DigitError`, before training starts where it can be known by then.
     """
     settings = dict(locals())
-    check_recipe(epochs, lr, schedule)
+    check_recipe(epochs, lr, schedule, precision)
     check_seed(seed)
     opt_func, moms = _optimizer(opt, mom)
     if wd is not None and not 0 <= wd < float("inf"):
@@ -92,12 +94,13 @@ def train_run(
         learn.path = folder
         write_settings(folder / FILE, folder.name, {**settings, "name": folder.name})
         ready = time.perf_counter()
-        train_learner(learn, epochs, lr, schedule, cbs=CSVLogger(HISTORY))
+        train_learner(learn, epochs, lr, schedule, precision, cbs=CSVLogger(HISTORY))
         trained = time.perf_counter()
         summary = {
             "run": folder.name, "settings": {**settings, "name": folder.name},
             **_results(learn),
             "validated_on": "held-out training images" if holdout else "the test split",
+            "precision": choose_precision(precision, learn.model, dls.device),
             "parameters": sum(p.numel() for p in learn.model.parameters()),
             "seconds": {"preparation": round(ready - start, 2), "training": round(trained - ready, 2)},
             "data": {"path": str(path), "sha256": dls.checksum(), "training_images": len(dls.train_ds)},

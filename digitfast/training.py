@@ -2,17 +2,20 @@
 import ctypes
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import fastai.callback.progress  # noqa: F401 - gives Learner no_bar
 import fastai.callback.schedule  # noqa: F401 - gives Learner fit_one_cycle
+import torch
 from fastai.callback.core import Callback
+from fastai.callback.fp16 import MixedPrecision
 from fastai.learner import Learner
 from fastcore.basics import noop
 from fastcore.imports import IN_NOTEBOOK
 
+from digitfast.arithmetic import bf16_training, choose_precision, small_convolutions_as_products
 from digitfast.errors import BadSetting
-from digitfast.registry import SCHEDULES, unknown
+from digitfast.registry import PRECISIONS, SCHEDULES, unknown
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _COLUMNS = {"epoch": "Epoch", "train_loss": "Training loss", "valid_loss": "Validation loss",
@@ -24,6 +27,7 @@ def train_learner(
     epochs: int = 1,  # passes over the training images, 1 or more
     lr: float | None = None,  # learning rate (the highest, for one_cycle), above 0; None: the Learner's own
     schedule: str = "one_cycle",  # one_cycle: up and down again; constant: the same rate all through
+    precision: str = "auto",  # of the training passes: fp32, bf16, fp16, or auto for what is fast here
     cbs=None,  # callbacks for this training
 ) -> Learner:
     """Train `learn` by a schedule.
@@ -31,19 +35,64 @@ def train_learner(
     It prints one line an epoch, with bars on a terminal and no control characters in a log; in a notebook it shows
     what fastai shows. Raises: `BadSetting`, `UnknownName`.
     """
-    check_recipe(epochs, lr, schedule)
+    check_recipe(epochs, lr, schedule, precision)
+    device = learn.dls.device or torch.device("cpu")
+    precision = choose_precision(precision, learn.model, device)
     keep_freed_memory()
     fit = getattr(learn, SCHEDULES[schedule])
-    if IN_NOTEBOOK:
+    with ExitStack() as contexts:
+        contexts.enter_context(small_convolutions_as_products(learn.model))
+        if precision == "bf16":
+            contexts.enter_context(bf16_training(learn.model, device))
+        elif precision == "fp16":
+            contexts.enter_context(learn.added_cbs(MixedPrecision()))
+        if not IN_NOTEBOOK:
+            contexts.enter_context(console_table(learn))
         fit(epochs, lr, cbs=cbs)
-    else:
-        with console_table(learn):
-            fit(epochs, lr, cbs=cbs)
     return learn
 
 
-def check_recipe(epochs: int, lr: float | None, schedule: str) -> None:
+class WeightAverage(Callback):
+    """Keeps a running mean of the weights and of batch norm's statistics: validation, and the learner after training,
+    have that mean instead of the last step's weights.
+
+    Source: exponential moving average of weights, as in Polyak and Juditsky (1992); the first steps count for more, so
+    that the untrained weights are soon forgotten.
+    """
+
+    def __init__(
+        self,
+        decay: float = 0.999,  # part of the mean that a step leaves as it is, 0 to below 1
+    ):
+        super().__init__()
+        self.decay = decay
+
+    def before_fit(self):
+        self.steps = 0
+        self.weights = [t for t in (*self.model.parameters(), *self.model.buffers()) if t.is_floating_point()]
+        self.mean = [t.detach().clone() for t in self.weights]
+
+    def after_step(self):
+        self.steps += 1
+        torch._foreach_lerp_(self.mean, [t.detach() for t in self.weights],
+                             1 - min(self.decay, (1 + self.steps) / (10 + self.steps)))
+
+    def _swap(self):
+        for weight, mean in zip(self.weights, self.mean, strict=True):
+            weight.data, mean.data = mean.data, weight.data
+
+    def before_validate(self): self._swap()
+    def after_validate(self): self._swap()
+
+    def after_fit(self):
+        self._swap()
+        self.weights = self.mean = None
+
+
+def check_recipe(epochs: int, lr: float | None, schedule: str, precision: str) -> None:
     "Raise `BadSetting` or `UnknownName` for what `train_learner` cannot take."
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
     if schedule not in SCHEDULES:
         raise unknown("schedule", schedule, SCHEDULES)
     if epochs < 1:

@@ -155,8 +155,8 @@ def both(digits):
 def test_resident_batches_equal_those_of_files(both, digits):
     from fastai.vision.core import PILImageBW
     from fastai.vision.data import ImageDataLoaders
-    fastais = ImageDataLoaders.from_folder(digits, train="training", valid="testing", img_cls=PILImageBW, bs=32, val_bs=128,
-                                           num_workers=0)
+    fastais = ImageDataLoaders.from_folder(digits, train="training", valid="testing", img_cls=PILImageBW, bs=32,
+                                           val_bs=128, num_workers=0)
     for split in (0, 1):
         idxs = torch.randperm(len(both[0][split].dataset)).tolist()
         batches = [list(loaders[split].new(get_idxs=lambda idxs=idxs: idxs, shuffle=False, drop_last=False))

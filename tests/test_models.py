@@ -1,8 +1,11 @@
+import pytest
 import torch
 from fastai.losses import CrossEntropyLossFlat
+from fastai.torch_core import TensorBase, TensorCategory
 from torch import nn
 
-from digitfast.models import NLLLossFlat, article_net, digit_net, simple_net
+from digitfast import BadSetting
+from digitfast.models import NLLLossFlat, PlainCrossEntropyLoss, article_net, digit_net, simple_net
 
 
 def shapes(net):
@@ -21,8 +24,11 @@ def test_the_articles_networks():
 def test_digit_net():
     net = digit_net()
     assert sum(p.numel() for p in net.parameters()) == 46_714
-    assert net(torch.rand(4, 1, 28, 28)).shape == (4, 10) and net[:-3](torch.rand(4, 1, 28, 28)).shape == (4, 64, 6, 6)
-    assert digit_net(3, 2)(torch.rand(4, 3, 64, 64)).shape == (4, 2)
+    assert net(torch.rand(4, 1, 28, 28)).shape == (4, 10) and net[:-2](torch.rand(4, 1, 28, 28)).shape == (4, 64, 6, 6)
+    for size in (7, 8, 29, 64):
+        assert digit_net(3, 2, size)(torch.rand(4, 3, size, size)).shape == (4, 2)
+    with pytest.raises(BadSetting, match="size=6.*7×7"):
+        digit_net(size=6)
 
 
 def test_nll_of_log_softmax_is_cross_entropy():
@@ -32,3 +38,14 @@ def test_nll_of_log_softmax_is_cross_entropy():
     assert torch.allclose(nll(log_probabilities, labels), cross_entropy(logits, labels))
     assert torch.allclose(nll.activation(log_probabilities), cross_entropy.activation(logits))
     assert torch.equal(nll.decodes(log_probabilities), cross_entropy.decodes(logits))
+
+
+def test_losses_on_plain_tensors():
+    "Equal to fastai's, whatever types go in, and a plain tensor comes out."
+    x, y = torch.randn(8, 10), torch.randint(10, (8,))
+    expected = CrossEntropyLossFlat()(x, y)
+    for inputs in ((x, y), (TensorBase(x), TensorCategory(y))):
+        loss = PlainCrossEntropyLoss()(*inputs)
+        assert type(loss) is torch.Tensor and torch.equal(loss, expected)
+        assert type(NLLLossFlat()(*inputs)) is torch.Tensor
+    assert PlainCrossEntropyLoss(reduction="none")(x, y).shape == (8,)

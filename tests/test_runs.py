@@ -29,6 +29,7 @@ def test_run_folder_has_everything(quick, digits):
     assert [row["epoch"] for row in history] == ["0", "1", "2"]
     assert float(history[-1]["accuracy"]) == summary["accuracy"]
     low, high = summary["accuracy_interval_95"]
+    assert summary["precision"] == "fp32"  # what "auto" means for a network without convolutions, on a CPU
     assert low < summary["accuracy"] < high and summary["validation_images"] == 120
     learn = run.learner()
     loss, accuracy = learn.validate(dl=learn.dls.test_dl(digits / "testing", with_labels=True))

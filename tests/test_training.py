@@ -2,8 +2,10 @@ import math
 import re
 
 import pytest
+import torch
+from fastai.callback.training import ShortEpochCallback
 
-from digitfast import BadSetting, UnknownName, digit_dls, simple_learner, train_learner
+from digitfast import BadSetting, UnknownName, digit_dls, digit_learner, simple_learner, train_learner
 
 
 @pytest.fixture
@@ -64,9 +66,37 @@ def test_schedules(learn, capsys):
     assert set(learn.recorder.lrs) == {0.02}
 
 
+@pytest.mark.parametrize("precision, dtype", [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_precision_of_training_alone(digits, tmp_path, precision, dtype):
+    "And nothing of it is left in the learner."
+    learn = digit_learner(digit_dls(digits, bs=32, device="cpu"), "digitnet")
+    seen = set()
+    hook = learn.model[0].register_forward_hook(lambda layer, x, out: seen.add((layer.training, out.dtype)))
+    train_learner(learn, 1, 0.01, precision=precision)
+    hook.remove()
+    assert seen == {(True, dtype), (False, torch.float32)}
+    assert not any("forward" in vars(module) for module in learn.model.modules())
+    learn.export(tmp_path / "learner.pkl")
+    pickled = (tmp_path / "learner.pkl").read_bytes()
+    assert b"digitfast.arithmetic" not in pickled and b"MixedPrecision" not in pickled
+
+
+def test_resnet18_trains_the_same_with_products_for_convolutions(digits):
+    from fastai.torch_core import set_seed
+    losses = []
+    for train in (lambda learn: train_learner(learn, 1, 0.001, precision="fp32"),
+                  lambda learn: learn.fit_one_cycle(1, 0.001)):
+        set_seed(1)
+        learn = digit_learner(digit_dls(digits, bs=64, device="cpu"), "resnet18", cbs=ShortEpochCallback(0.3))
+        with learn.no_bar():
+            train(learn)
+        losses.append(torch.stack([loss.as_subclass(torch.Tensor) for loss in learn.recorder.losses]))
+    assert len(losses[0]) > 1 and torch.allclose(*losses, rtol=1e-3)
+
+
 @pytest.mark.parametrize("kwargs, error", [
     ({"epochs": 0}, BadSetting), ({"lr": 0}, BadSetting), ({"lr": -1}, BadSetting), ({"lr": math.nan}, BadSetting),
-    ({"schedule": "one-cycle"}, UnknownName)])
+    ({"schedule": "one-cycle"}, UnknownName), ({"precision": "bf6"}, UnknownName), ({"precision": "fp16"}, BadSetting)])
 def test_mistakes(learn, kwargs, error):
     with pytest.raises(error):
         train_learner(learn, **kwargs)

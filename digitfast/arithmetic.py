@@ -1,0 +1,123 @@
+"""How a network's arithmetic is done while it trains: in which precision, and small convolutions as matrix products.
+
+Both change what `model.forward` does as long as a context lasts; the model itself, and so what is exported, is as it
+was. Validation is in fp32, as the exported learner computes.
+"""
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache, partial
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+from digitfast.errors import BadSetting
+
+
+def choose_precision(
+    precision: str,  # fp32, bf16, fp16 or auto
+    model: nn.Module,  # to train
+    device: torch.device,  # where it is trained
+) -> str:  # fp32, bf16 or fp16
+    """The precision that is meant by "auto": what this processor or GPU does fast, or fp32.
+
+    bf16 needs matrix units to be faster: AMX in a CPU, tensor cores in a GPU. A network without convolutions gains
+    nothing from it on a CPU. Raises: `BadSetting` for fp16 without a GPU.
+    """
+    if precision == "fp16" and device.type != "cuda":
+        raise BadSetting("precision='fp16' needs a CUDA GPU; take bf16, fp32 or auto")
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older releases of torch do not tell
+    fast = device.type == "cpu" and capabilities.get("amx_bf16") and capabilities.get("amx_tile")
+    return "bf16" if fast and any(isinstance(module, _ConvNd) for module in model.modules()) else "fp32"
+
+
+@contextmanager
+def bf16_training(
+    model: nn.Module,  # whose training passes are meant
+    device: torch.device,  # where it is trained
+) -> Iterator[None]:
+    "While the context lasts, `model` in training mode computes in bf16 where torch's autocast deems that safe."
+    forward = model.forward
+
+    def forward_in_bf16(*args, **kwargs):
+        if not model.training:
+            return forward(*args, **kwargs)
+        with torch.autocast(device.type, torch.bfloat16):
+            out = forward(*args, **kwargs)
+        return out.float()
+
+    model.forward = forward_in_bf16
+    try:
+        yield
+    finally:
+        del model.forward
+
+
+@contextmanager
+def small_convolutions_as_products(
+    model: nn.Module,  # on the CPU; elsewhere the context does nothing
+) -> Iterator[None]:
+    """While the context lasts, convolutions on very few pixels are computed as one matrix product.
+
+    The last stage of resnet18 has 1×1 pixels on 28×28 images, the one before 2×2: there most cells of a kernel meet
+    padding only, and the CPU's convolutions are at their slowest. The result is the same but for rounding.
+    """
+    convs = [module for module in model.modules() if type(module) is nn.Conv2d and module.groups == 1
+             and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+             and module.weight.device.type == "cpu"]
+    for conv in convs:
+        conv.forward = partial(_product, conv)
+    try:
+        yield
+    finally:
+        for conv in convs:
+            del conv.forward
+
+
+def _product(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+    "What `conv` makes of `x`: by a matrix product where every output pixel sees every input pixel that any sees."
+    found = _cells(x.shape[2:], conv.kernel_size, conv.stride, conv.padding, conv.dilation)
+    if found is None or x.dim() != 4:
+        return nn.Conv2d.forward(conv, x)
+    cells, height, rows, columns = found
+    n_out, n_in = conv.weight.shape[:2]
+    n_to, n_from = cells.shape
+    if cells.numel() == 1:
+        matrix = conv.weight.flatten(2)[:, :, int(cells)]
+    else:
+        weight = conv.weight.flatten(2)
+        if torch.is_autocast_enabled("cpu"):
+            weight = weight.to(torch.get_autocast_dtype("cpu"))  # half the memory to gather
+        weight = weight.permute(2, 0, 1).contiguous().index_select(0, cells.flatten())
+        matrix = weight.view(n_to, n_from, n_out, n_in).transpose(1, 2).reshape(n_to * n_out, n_from * n_in)
+    pixels = x[:, :, rows, columns].permute(0, 2, 3, 1).flatten(1)
+    bias = None if conv.bias is None else conv.bias.repeat(n_to)
+    return F.linear(pixels, matrix, bias).view(len(x), height, n_to // height, n_out).permute(0, 3, 1, 2)
+
+
+@lru_cache(maxsize=256)
+def _cells(shape, kernel, stride, padding, dilation) -> tuple | None:
+    """Which cell of the kernel joins which pixels: `[output pixels, input pixels]`, the height of the output, and the
+    slices of the input pixels that are seen. None where some output pixel does not see one of those."""
+    axes = [_axis_cells(*axis) for axis in zip(shape, kernel, stride, padding, dilation, strict=True)]
+    if None in axes:
+        return None
+    (down, rows), (across, columns) = axes
+    cells = down[:, None, :, None] * kernel[1] + across[None, :, None, :]
+    return cells.reshape(len(down) * len(across), -1), len(down), rows, columns
+
+
+def _axis_cells(n: int, kernel: int, stride: int, padding: int, dilation: int) -> tuple[torch.Tensor, slice] | None:
+    "As `_cells`, along one axis."
+    to = torch.arange((n + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1)
+    offset = torch.arange(n) + padding - stride * to[:, None]
+    joined = (offset % dilation == 0) & (offset >= 0) & (offset < dilation * kernel)
+    seen = joined.any(0).nonzero().flatten()
+    if not len(seen) or not len(to) or not joined[:, seen].all() or len(seen) != seen[-1] - seen[0] + 1:
+        return None
+    return offset[:, seen] // dilation, slice(int(seen[0]), int(seen[-1]) + 1)

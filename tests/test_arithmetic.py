@@ -1,0 +1,94 @@
+import copy
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from digitfast import BadSetting
+from digitfast.arithmetic import _cells, bf16_training, choose_precision, small_convolutions_as_products
+from digitfast.models import digit_net, simple_net
+
+CPU = torch.device("cpu")
+
+
+def grads(conv, x, g):
+    return torch.autograd.grad(conv(x), (x, conv.weight, conv.bias), g)
+
+
+def test_products_equal_convolutions():
+    "Every small convolution against torch's own, in double precision: the result and all gradients."
+    products = 0
+    for h, w, k, stride, padding, dilation in itertools.product((1, 2, 3), (1, 2, 3), (1, 2, 3, 5), (1, 2, 3),
+                                                                (0, 1, 2), (1, 2)):
+        if min(h, w) + 2 * padding < dilation * (k - 1) + 1:
+            continue
+        conv = nn.Conv2d(3, 4, k, stride=stride, padding=padding, dilation=dilation).double()
+        x = torch.randn(2, 3, h, w, dtype=torch.double, requires_grad=True)
+        out = conv(x)
+        g = torch.randn_like(out)
+        expected = [out, *grads(conv, x, g)]
+        with small_convolutions_as_products(conv):
+            assert "forward" in vars(conv)
+            found = [conv(x), *grads(conv, x, g)]
+        assert "forward" not in vars(conv)
+        for a, b in zip(expected, found, strict=True):
+            assert a.shape == b.shape and torch.allclose(a, b)
+        products += _cells((h, w), (k, k), (stride, stride), (padding, padding), (dilation, dilation)) is not None
+    assert products > 100
+
+
+def test_which_convolutions_become_products(monkeypatch):
+    "Those of resnet18's last stages: 1×1 and 2×2 pixels, but not 4×4."
+    from torchvision.models import resnet18
+    shapes = []
+    linear = nn.functional.linear
+    monkeypatch.setattr(nn.functional, "linear", lambda x, *args: shapes.append(tuple(x.shape)) or linear(x, *args))
+    model = resnet18(num_classes=10).eval()
+    with small_convolutions_as_products(model):
+        model(torch.zeros(1, 3, 28, 28))
+    assert len(shapes) == 3 + 2 + 3 + 1  # from 2×2 pixels to 2×2, to 1×1 (and the way round it), 1×1; the last layer
+    for conv in (nn.Conv2d(4, 4, 3, padding=1, groups=2), nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
+                 nn.Conv2d(4, 4, 3, padding="same")):
+        with small_convolutions_as_products(conv):
+            assert "forward" not in vars(conv)
+
+
+def test_bf16_while_training_and_fp32_otherwise():
+    model = digit_net()
+    x = torch.rand(4, 1, 28, 28)
+    state = copy.deepcopy(model.state_dict())
+    expected = model.train()(x)
+    model.load_state_dict(state)  # batch norm has counted
+    with bf16_training(model, CPU):
+        out = model.train()(x)
+        assert out.dtype == torch.float32 and not torch.equal(out, expected)
+        assert torch.allclose(out, expected, atol=0.1)
+        assert not torch.is_autocast_enabled("cpu")
+        out.sum().backward()
+        assert all(p.grad.dtype == p.dtype == torch.float32 for p in model.parameters())
+        inside = model.eval()(x)
+    assert torch.equal(inside, model.eval()(x)) and "forward" not in vars(model)
+
+
+def test_contexts_end_with_an_error():
+    model = digit_net()
+    with pytest.raises(RuntimeError), small_convolutions_as_products(model), bf16_training(model, CPU):
+        model(torch.zeros(1, 2, 28, 28))
+    assert not torch.is_autocast_enabled("cpu")
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_choose_precision(monkeypatch):
+    has_amx = {"amx_bf16": True, "amx_tile": True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has_amx, raising=False)
+    assert choose_precision("auto", digit_net(), CPU) == "bf16"
+    assert choose_precision("auto", simple_net(), CPU) == "fp32"
+    assert choose_precision("fp32", digit_net(), CPU) == "fp32"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    assert choose_precision("auto", digit_net(), CPU) == "fp32"
+    assert choose_precision("bf16", digit_net(), CPU) == "bf16"
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert choose_precision("auto", digit_net(), CPU) == "fp32"
+    with pytest.raises(BadSetting, match="fp16.*GPU"):
+        choose_precision("fp16", digit_net(), CPU)

@@ -1,0 +1,78 @@
+import copy
+
+import pytest
+import torch
+from fastai.callback.core import Callback, event
+from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat
+from fastai.metrics import accuracy
+
+from digitfast import digit_dls
+from digitfast.lean import LeanLearner
+from digitfast.models import simple_net
+
+
+class Listens(Callback):
+    "Notes every event."
+    def __init__(self, said, name, **kwargs):
+        super().__init__(**kwargs)
+        self.said, self.who = said, name
+
+
+for name in [name for name in vars(event) if not name.startswith("_")]:
+    setattr(Listens, name, lambda self, name=name: self.said.append((self.who, name, self.training)))
+
+
+class OnlySteps(Callback):
+    order = -3
+    def __init__(self, said): self.said = said
+    def after_step(self): self.said.append("step")
+
+
+class Joins(Callback):
+    "Adds a callback in the middle of a pass."
+    def __init__(self, said): self.said = said
+
+    def after_batch(self):
+        if self.training and self.iter == 1:
+            self.learn.add_cb(OnlySteps(self.said))
+
+
+def make(cls, digits, net, said):
+    from fastai.torch_core import set_seed
+    set_seed(5)
+    first, second = Listens(said, "first"), Listens(said, "second")
+    second.order, second.run_valid = -1, False
+    return cls(digit_dls(digits, bs=64, num_workers=0, device="cpu"), copy.deepcopy(net), lr=0.01, metrics=accuracy,
+               loss_func=CrossEntropyLossFlat(), cbs=[first, second, Joins(said)])
+
+
+def test_the_same_events_and_weights_as_fastais(digits):
+    net, heard, weights = simple_net(), [], []
+    for cls in (Learner, LeanLearner):
+        said = []
+        learn = make(cls, digits, net, said)
+        with learn.no_bar(), learn.no_logging():
+            learn.fit(2)
+            learn.get_preds()
+            learn.validate()
+        heard.append(said)
+        weights.append(torch.cat([p.flatten() for p in learn.model.parameters()]))
+    assert heard[0] == heard[1] and "step" in heard[0] and len(heard[0]) > 100
+    assert torch.equal(*weights)
+
+
+def test_a_failing_callback_names_itself(digits):
+    learn = make(LeanLearner, digits, simple_net(), [])
+
+    class Fails(Callback):
+        def after_pred(self): raise ValueError("no")
+    with learn.no_bar(), pytest.raises(ValueError, match="Fails.*after_pred"):
+        learn.fit(1, cbs=Fails())
+
+
+def test_batches_of_another_device(digits):
+    "A loader without a device of its own still gets its batches to the model."
+    learn = make(LeanLearner, digits, simple_net(), [])
+    learn.dl = [1]
+    assert [t.device.type for t in learn._set_device((torch.zeros(1), torch.zeros(1)))] == ["cpu", "cpu"]
