@@ -10,6 +10,7 @@ ROTATION = math.radians(20)  # to either side
 SHEAR = math.radians(15)  # to either side
 ZOOM = 0.15  # part of the size, to more or less, in each direction by itself
 SHIFT = 0.1  # part of the side, to either side, in each direction by itself
+STRONGEST = 3.0  # factor beyond which little is left of a digit
 
 
 class RandomAffine(Transform):
@@ -38,8 +39,8 @@ class RandomAffine(Transform):
     def _matrices(self, n: int, device: torch.device) -> torch.Tensor:
         "`n` random matrices from pixels to where they are taken from, in units of half a side, `[n, 2, 3]`."
         turn, shear, wide, high, right, down = torch.empty(6, n, device=device).uniform_(-1, 1) * self.strength
-        turn, shear = turn * ROTATION, torch.tan(shear * SHEAR)
-        cos, sin = torch.cos(turn) / (1 + wide * ZOOM), torch.sin(turn) / (1 + high * ZOOM)
-        across = torch.stack([cos, cos * shear - sin, right * 2 * SHIFT], dim=1)
-        along = torch.stack([sin, sin * shear + cos, down * 2 * SHIFT], dim=1)
+        cos, sin, shear = torch.cos(turn * ROTATION), torch.sin(turn * ROTATION), torch.tan(shear * SHEAR)
+        wide, high = 1 / (1 + wide * ZOOM), 1 / (1 + high * ZOOM)
+        across = torch.stack([cos * wide, (cos * shear - sin) * high, right * 2 * SHIFT], dim=1)
+        along = torch.stack([sin * wide, (sin * shear + cos) * high, down * 2 * SHIFT], dim=1)
         return torch.stack([across, along], dim=1)

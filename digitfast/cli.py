@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from digitfast import __version__
-from digitfast.errors import DigitError, RunNotFound
+from digitfast.errors import BadSetting, DigitError, RunNotFound
 from digitfast.registry import ARCHITECTURES, OPTIMIZERS, PRECISIONS, SCHEDULES
 from digitfast.settings import PACKED_SETTINGS, named_runs, read_settings
 
@@ -56,6 +56,12 @@ def fit(
     mom: Annotated[float | None, typer.Option(
         help="Momentum, 0 to below 1. Default: the optimiser's and schedule's.")] = None,
     wd: Annotated[float | None, typer.Option(help="Weight decay. Default: the optimiser's.")] = None,
+    augment: Annotated[float | None, typer.Option(
+        help="Turn, shear, zoom and shift the training images anew in each epoch: 1 for up to 20° and 15 %, 0 for not "
+             "at all. Default: 0.0.")] = None,
+    ema: Annotated[float | None, typer.Option(
+        help="Keep a running mean of the weights, of this decay (0.999), instead of the last ones. "
+             "Default: 0.0.")] = None,
     precision: Annotated[str | None, typer.Option(
         help=f"Floating-point format of the training passes: {', '.join(PRECISIONS)}; auto is bf16 or fp16 where that "
              "is fast, validation is in fp32. Default: auto.")] = None,
@@ -200,6 +206,22 @@ def runs(
         result = run.summary
         print(f"{run.path.name:{width}}  {result['accuracy']:8.2%}  {result['settings']['epochs']:6}  "
               f"{result['seconds']['training']:6.1f} s  {result['settings']['arch']}")
+
+
+@app.command()
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="A tenth of the images, each measured once: a few minutes, to "
+                                        "see that it works.")] = False,
+    to: Annotated[Path | None, typer.Option("--json", help="File for the results with every measurement.")] = None,
+):
+    "Time digitfast on this machine against the article's code, train_mnist_fast's design and the bare arithmetic."
+    if to and (to.suffix != ".json" or not to.absolute().parent.is_dir()):
+        raise BadSetting(f"--json {str(to)!r}: the path of a .json in a folder that is there is wanted")
+    from digitfast.bench import results_table, run_bench, write_results
+    results = run_bench(quick, lambda line: print(line, file=sys.stderr, flush=True))
+    if to:
+        write_results(results, to)
+    print(results_table(results))
 
 
 @app.callback(invoke_without_command=True)

@@ -13,7 +13,7 @@ from PIL import Image
 from digitfast.errors import BadData, BadSetting, DataNotFound
 from digitfast.images import FitSize, PILDigit
 from digitfast.sources import class_counts, digits_path
-from digitfast.tensors import load_pixels, pixels_checksum
+from digitfast.tensors import channels_last, load_pixels, pixels_checksum
 
 #: Names of the two splits' folders, training first, in the order in which they are looked for.
 SPLITS = (("training", "testing"), ("train", "valid"), ("train", "test"))
@@ -60,12 +60,13 @@ class ResidentDL(TfmdDL):
             idxs = torch.tensor(list(islice(idxs, self.n)))  # show_batch(unique=True) has them without end
         only_to_float = [type(f) for f in self.after_batch.fs] == [IntToFloatTensor]
         for batch in idxs.to(self.pixels.device).split(self.bs)[:len(self)]:
-            images = self.pixels.index_select(0, batch).unsqueeze(-1).permute(0, 3, 1, 2)  # strides of channels-last
+            images = self.pixels.index_select(0, batch).unsqueeze(1)
             labels = torch.as_subclass(self.labels.index_select(0, batch), TensorCategory)
             if only_to_float:  # at once, since the pipeline's own way takes as long as a step of a small network
-                yield torch.as_subclass(images.float().div_(255), TensorImageBW), labels
+                yield torch.as_subclass(channels_last(images.float().div_(255)), TensorImageBW), labels
             else:
-                yield self.after_batch((TensorImageBW(images), labels))
+                images, labels = self.after_batch((TensorImageBW(images), labels))
+                yield channels_last(images), labels
         self.after_iter()
 
 

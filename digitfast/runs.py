@@ -3,26 +3,24 @@ import csv
 import inspect
 import json
 import math
-import os
-import platform
 import shutil
 import time
 import warnings
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import matplotlib.pyplot as plt
-import torch
 from fastai.callback.progress import CSVLogger
 from fastai.callback.schedule import minimum, slide, steep, valley
 from fastai.learner import Learner
 from fastai.torch_core import set_seed
 
 from digitfast.arithmetic import choose_precision
+from digitfast.augment import STRONGEST, RandomAffine
+from digitfast.circumstances import circumstances
 from digitfast.errors import BadData, BadSetting, RunNotFound
 from digitfast.evaluation import accuracy_interval
 from digitfast.learners import digit_learner
@@ -31,7 +29,7 @@ from digitfast.registry import optimizer
 from digitfast.saving import open_learner, save_learner, whole_file
 from digitfast.settings import FILE, write_settings
 from digitfast.sources import digits_path
-from digitfast.training import check_recipe, check_seed, console_table, train_learner
+from digitfast.training import WeightAverage, check_recipe, check_seed, console_table, train_learner
 
 LEARNER, HISTORY, SUMMARY = "learner.pkl", "history.csv", "summary.json"
 
@@ -62,6 +60,8 @@ def train_run(
     schedule: str = "one_cycle",  # one_cycle or constant
     mom: float | None = None,  # momentum, 0 to below 1; None: what the optimiser and the schedule bring
     wd: float | None = None,  # weight decay, 0 or more; None: what the optimiser brings
+    augment: float = 0.0,  # strength of `RandomAffine` on the training images, 1 for up to 20° and 15 %; 0: none
+    ema: float = 0.0,  # decay of the running mean of the weights that is kept in the end, below 1; 0: the last weights
     precision: str = "auto",  # of the training passes: fp32, bf16, fp16, or auto for what is fast here
     holdout: float = 0.0,  # part of the training images to validate on instead of the test split
     size: int = 28,  # side of the images a network sees, in pixels
@@ -82,19 +82,25 @@ def train_run(
     opt_func, moms = _optimizer(opt, mom)
     if wd is not None and not 0 <= wd < float("inf"):
         raise BadSetting(f"wd={wd}: a weight decay of 0 or more is wanted")
+    if not 0 <= augment <= STRONGEST:
+        raise BadSetting(f"augment={augment}: a strength of 0 (none) to {STRONGEST} is wanted, such as 1")
+    if not 0 <= ema < 1:
+        raise BadSetting(f"ema={ema}: a decay of 0 (none) to below 1 is wanted, such as 0.999")
     start = time.perf_counter()
     path = digits_path(source)
     if path == Path(source).expanduser().absolute():
         settings["source"] = str(path)  # so that the run can be repeated from another folder
     set_seed(seed)
-    dls = digit_dls(path, bs=bs, holdout=holdout, seed=seed, size=size)
+    dls = digit_dls(path, bs=bs, holdout=holdout, seed=seed, size=size,
+                    batch_tfms=RandomAffine(augment) if augment else None)
     learn = digit_learner(dls, arch, opt_func=opt_func, wd=wd, **moms)
     folder = _new_folder(Path(runs), name or arch)
     try:
         learn.path = folder
         write_settings(folder / FILE, folder.name, {**settings, "name": folder.name})
         ready = time.perf_counter()
-        train_learner(learn, epochs, lr, schedule, precision, cbs=CSVLogger(HISTORY))
+        train_learner(learn, epochs, lr, schedule, precision,
+                      cbs=[CSVLogger(HISTORY), *([WeightAverage(ema)] if ema else [])])
         trained = time.perf_counter()
         summary = {
             "run": folder.name, "settings": {**settings, "name": folder.name},
@@ -104,7 +110,7 @@ def train_run(
             "parameters": sum(p.numel() for p in learn.model.parameters()),
             "seconds": {"preparation": round(ready - start, 2), "training": round(trained - ready, 2)},
             "data": {"path": str(path), "sha256": dls.checksum(), "training_images": len(dls.train_ds)},
-            **_circumstances(dls.device),
+            **circumstances(dls.device),
         }
         save_learner(learn, folder / LEARNER)
         summary["seconds"]["total"] = round(time.perf_counter() - start, 2)
@@ -247,19 +253,3 @@ def _results(learn: Learner) -> dict[str, Any]:
     losses = {key: value if math.isfinite(value) else None for key, value in last.items()}
     return {"accuracy": last["accuracy"], "accuracy_interval_95": [low, high], "validation_images": n,
             "validation_loss": losses["valid_loss"], "training_loss": losses["train_loss"]}
-
-
-def _circumstances(device: torch.device) -> dict[str, Any]:
-    "Versions and hardware that a figure has to be read with."
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
-    packages = ("digitfast", "fastai", "fastcore", "torch", "torchvision")
-    return {"device": {"type": device.type, "name": name, "cpu_cores": os.cpu_count()},
-            "versions": {"python": platform.python_version(), **{package: version(package) for package in packages}}}
-
-
-def _cpu_name() -> str:
-    "The processor's name where the system tells it, otherwise its kind."
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

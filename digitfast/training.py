@@ -36,7 +36,7 @@ def train_learner(
     what fastai shows. Raises: `BadSetting`, `UnknownName`.
     """
     check_recipe(epochs, lr, schedule, precision)
-    device = learn.dls.device or torch.device("cpu")
+    device = torch.device(learn.dls.device or "cpu")
     precision = choose_precision(precision, learn.model, device)
     keep_freed_memory()
     fit = getattr(learn, SCHEDULES[schedule])
@@ -147,6 +147,8 @@ class _Table:
         if self.columns is None:
             self.columns = {name: _COLUMNS.get(name, name) for name in self.learn.recorder.metric_names}
             self._line(self.columns.values())
+        missing = len(self.columns) - len(log)  # where a callback has ended the epoch before its validation
+        log = [*log[:-1], *[""] * missing, log[-1]]
         self._line(self._cell(name, value) for name, value in zip(self.columns, log, strict=True))
 
     def _line(self, cells) -> None:
@@ -159,7 +161,7 @@ class _Table:
 
     @staticmethod
     def _cell(name: str, value) -> str:
-        if name == "accuracy":
+        if name == "accuracy" and value != "":
             return f"{100 * value:.2f} %"
         return f"{value:.4f}" if isinstance(value, float) else str(value)
 

@@ -3,9 +3,11 @@ import re
 
 import pytest
 import torch
+from fastai.callback.core import Callback
 from fastai.callback.training import ShortEpochCallback
 
 from digitfast import BadSetting, UnknownName, digit_dls, digit_learner, simple_learner, train_learner
+from digitfast.training import WeightAverage
 
 
 @pytest.fixture
@@ -92,6 +94,37 @@ def test_resnet18_trains_the_same_with_products_for_convolutions(digits):
             train(learn)
         losses.append(torch.stack([loss.as_subclass(torch.Tensor) for loss in learn.recorder.losses]))
     assert len(losses[0]) > 1 and torch.allclose(*losses, rtol=1e-3)
+
+
+def test_weight_average_is_the_mean_of_the_steps(digits):
+    "Against the sum written out; validation sees the mean, the next step the weights it left."
+    learn = digit_learner(digit_dls(digits, bs=64, device="cpu"), "digitnet")
+    steps, validated = [], []
+
+    class Notes(Callback):
+        order = 100  # after the average
+
+        def after_step(self): steps.append([t.detach().clone() for t in self.model.state_dict().values()])
+
+        def before_validate(self):
+            validated.append([t.detach().clone() for t in self.model.state_dict().values()])
+
+        def before_train(self):
+            if steps:
+                assert all(torch.equal(a, b) for a, b in zip(steps[-1], self.model.state_dict().values(), strict=True))
+    start = [t.clone() for t in learn.model.state_dict().values()]
+    train_learner(learn, 2, 0.01, cbs=[WeightAverage(0.5), Notes()])
+    mean, after_epoch = start, []
+    for n, weights in enumerate(steps, start=1):
+        decay = min(0.5, (1 + n) / (10 + n))
+        mean = [decay * m + (1 - decay) * w if m.is_floating_point() else w
+                for m, w in zip(mean, weights, strict=True)]
+        if n % (len(steps) // 2) == 0:
+            after_epoch.append(mean)
+    for expected, found in (*zip(after_epoch, validated, strict=True), (mean, learn.model.state_dict().values())):
+        assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(expected, found, strict=True))
+    assert not torch.allclose(mean[0], steps[-1][0], atol=1e-6)
+    assert learn.validate()[1] == learn.recorder.values[-1][2]
 
 
 @pytest.mark.parametrize("kwargs, error", [

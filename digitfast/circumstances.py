@@ -1,0 +1,26 @@
+"""The hardware and the versions that a figure has to be read with."""
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def circumstances(
+    device: torch.device,  # where the network is
+) -> dict[str, Any]:
+    "Versions and hardware that a figure has to be read with."
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    packages = ("digitfast", "fastai", "fastcore", "torch", "torchvision")
+    return {"device": {"type": device.type, "name": name, "cpu_cores": os.cpu_count()},
+            "versions": {"python": platform.python_version(), **{package: version(package) for package in packages}}}
+
+
+def _cpu_name() -> str:
+    "The processor's name where the system tells it, otherwise its kind."
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

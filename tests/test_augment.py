@@ -1,0 +1,81 @@
+import math
+
+import pytest
+import torch
+from fastai.vision.core import TensorImageBW
+
+from digitfast import digit_dls
+from digitfast.augment import ROTATION, SHEAR, RandomAffine
+
+
+def picture():
+    "A 7 of the tests' own: a bar on top and a leg, which no turn up to 20° makes its mirror image."
+    x = torch.zeros(1, 1, 28, 28)
+    x[..., 6:8, 8:20] = x[..., 6:22, 17:19] = 1
+    return x
+
+
+def amounts(transform, monkeypatch, **given):
+    "`transform` with these of its six random amounts, the others 0."
+    order = ["turn", "shear", "wide", "high", "right", "down"]
+    values = torch.tensor([[given.get(name, 0.0)] for name in order])
+    monkeypatch.setattr(torch.Tensor, "uniform_", lambda self, low, high: self.copy_(values))
+    return transform.encodes(TensorImageBW(picture())).as_subclass(torch.Tensor)
+
+
+def centre(x):
+    "The mean place of the ink, `(row, column)`."
+    rows, columns = torch.meshgrid(torch.arange(28.0), torch.arange(28.0), indexing="ij")
+    return torch.stack([(x[0, 0] * rows).sum(), (x[0, 0] * columns).sum()]) / x.sum()
+
+
+def test_nothing_by_nothing(monkeypatch):
+    assert torch.allclose(amounts(RandomAffine(), monkeypatch), picture(), atol=1e-5)
+
+
+def test_shift_is_a_tenth_of_the_side(monkeypatch):
+    moved = centre(amounts(RandomAffine(), monkeypatch, right=1.0)) - centre(picture())
+    assert moved[0].abs() < 0.01 and abs(moved[1].abs() - 2.8) < 0.01
+    moved = centre(amounts(RandomAffine(0.5), monkeypatch, down=1.0)) - centre(picture())
+    assert moved[1].abs() < 0.01 and abs(moved[0].abs() - 1.4) < 0.01
+
+
+def test_zoom_changes_the_ink_by_its_part(monkeypatch):
+    ink = picture().sum().item()
+    assert amounts(RandomAffine(), monkeypatch, wide=1.0).sum().item() == pytest.approx(1.15 * ink, rel=0.05)
+    assert amounts(RandomAffine(), monkeypatch, high=-1.0).sum().item() == pytest.approx(0.85 * ink, rel=0.05)
+
+
+def test_shear_slants_what_stands(monkeypatch):
+    sheared = amounts(RandomAffine(), monkeypatch, shear=1.0)
+    top, foot = (sheared[0, 0, row].nonzero().float().max() for row in (8, 20))
+    assert abs(abs(top - foot) - 12 * math.tan(SHEAR)) < 1 and abs(sheared.sum() - picture().sum()) < 2
+
+
+def test_turn_is_a_rotation(monkeypatch):
+    "Against torchvision's own."
+    from torchvision.transforms.functional import InterpolationMode, rotate
+    turned = amounts(RandomAffine(), monkeypatch, turn=1.0)
+    expected = rotate(picture(), math.degrees(ROTATION), InterpolationMode.BILINEAR)
+    assert torch.allclose(turned, expected, atol=1e-3)
+
+
+def test_never_mirrors_and_each_image_by_itself():
+    torch.manual_seed(0)
+    transform = RandomAffine()
+    matrices = transform._matrices(1000, torch.device("cpu"))
+    assert (torch.linalg.det(matrices[:, :, :2]) > 0.5).all()
+    batch = transform.encodes(TensorImageBW(picture().expand(8, -1, -1, -1)))
+    assert type(batch) is TensorImageBW and batch.shape == (8, 1, 28, 28)
+    assert len({float(image.sum()) for image in batch}) == 8 and batch.min() >= 0 and batch.max() <= 1 + 1e-6
+
+
+def test_training_batches_only(digits):
+    dls, plain = digit_dls(digits, bs=32, batch_tfms=RandomAffine()), digit_dls(digits, bs=32)
+    assert torch.equal(dls.valid.one_batch()[0], plain.valid.one_batch()[0])
+    same_order = {"get_idxs": lambda: list(range(300)), "shuffle": False}
+    changed, unchanged = (loaders.train.new(**same_order).one_batch()[0] for loaders in (dls, plain))
+    assert changed.shape == unchanged.shape and not torch.allclose(changed, unchanged, atol=0.1)
+    assert changed.stride(1) == 1  # channels-last, as without
+    tests = dls.test_dl(sorted((digits / "testing/3").iterdir()))
+    assert torch.equal(tests.one_batch()[0], plain.test_dl(sorted((digits / "testing/3").iterdir())).one_batch()[0])
