@@ -7,14 +7,16 @@ _HOMES = {  # module: the public names in it; each module is imported when one o
     "errors": ["DigitError", "DataNotFound", "BadData", "BadImage", "UnknownName", "BadSetting", "RunNotFound"],
     "sources": ["digits_path"],
     "images": ["PILDigit"],
+    "augment": ["RandomAffine"],
     "models": ["digit_net", "simple_net", "article_net", "NLLLossFlat"],
     "optim": ["BasicOptim", "FusedAdam"],
     "loaders": ["digit_dls"],
     "learners": ["digit_learner", "digitnet_learner", "simple_learner", "article_learner"],
-    "training": ["train_learner"],
+    "training": ["train_learner", "WeightAverage"],
     "evaluation": ["evaluate_learner", "predict_files"],
     "saving": ["save_learner", "open_learner"],
-    "runs": ["train_run", "find_run", "list_runs"],
+    "run_folders": ["find_run", "list_runs"],
+    "runs": ["train_run"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = ["__version__", *_HOME]

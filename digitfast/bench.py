@@ -19,8 +19,8 @@ from fastai.torch_core import default_device
 
 from digitfast.circumstances import circumstances
 from digitfast.errors import DigitError
+from digitfast.files import whole_file
 from digitfast.loaders import find_splits
-from digitfast.saving import whole_file
 from digitfast.sources import digits_path
 
 SAMPLE = 10  # one image in so many is taken by a quick bench

@@ -35,7 +35,7 @@ Arch = Annotated[str | None, typer.Option(
     help=f"Architecture: {', '.join(ARCHITECTURES)}; also torchvision's and, where it is installed, timm's others. "
          "Default: digitnet.")]
 Opt = Annotated[str | None, typer.Option(help=f"Optimiser: {', '.join(OPTIMIZERS)}. Default: adam.")]
-Bs = Annotated[int | None, typer.Option(help="Images a batch. Default: 64.")]
+Bs = Annotated[int | None, typer.Option(help="Images a batch. Default: 128.")]
 Size = Annotated[int | None, typer.Option(help="Side of the images that the network sees, in pixels. Default: 28.")]
 Seed = Annotated[int | None, typer.Option(help="Of weights, order and held-out images. Default: 42.")]
 Runs = Annotated[str | None, typer.Option("--runs", help="Folder of the run folders. Default: runs.")]
@@ -48,7 +48,7 @@ def fit(
     arch: Arch = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images. Default: 1.")] = None,
     lr: Annotated[float | None, typer.Option(
-        help="Learning rate; with one_cycle the highest one. Default: 0.01.")] = None,
+        help="Learning rate; with one_cycle the highest one. Default: 0.015.")] = None,
     bs: Bs = None,
     opt: Opt = None,
     schedule: Annotated[str | None, typer.Option(
@@ -170,7 +170,7 @@ def export(
     runs: Annotated[str, typer.Option(help="Folder of the run folders.")] = "runs",
 ):
     "Copy a run's learner to one file, for fastai's load_learner and for predict and evaluate here."
-    from digitfast.runs import export_run
+    from digitfast.run_folders import export_run
     print(export_run(run, to, runs))
 
 
@@ -195,7 +195,7 @@ def runs(
     folder: Annotated[str, typer.Argument(help="Folder of the run folders.")] = "runs",
 ):
     "The finished runs, the oldest first."
-    from digitfast.runs import list_runs
+    from digitfast.run_folders import list_runs
     found = list_runs(folder)
     if not found:
         print(f"no runs in {folder}/ yet; digitfast fit makes one")
@@ -233,7 +233,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 def _open(target: str, runs: str):
     "The learner that `target` names, and the source that it was trained on."
-    from digitfast.runs import find_run
+    from digitfast.run_folders import find_run
     from digitfast.saving import open_learner
     if not Path(target).is_file():
         run = find_run(target, runs)

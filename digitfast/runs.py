@@ -1,12 +1,10 @@
 """A run: digits, a network and a recipe joined, and what comes of it in a folder of its own."""
-import csv
 import inspect
 import json
 import math
 import shutil
 import time
 import warnings
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,41 +19,25 @@ from fastai.torch_core import set_seed
 from digitfast.arithmetic import choose_precision
 from digitfast.augment import STRONGEST, RandomAffine
 from digitfast.circumstances import circumstances
-from digitfast.errors import BadData, BadSetting, RunNotFound
+from digitfast.errors import BadData, BadSetting
 from digitfast.evaluation import accuracy_interval
+from digitfast.files import whole_file
 from digitfast.learners import digit_learner
 from digitfast.loaders import SPLITS, digit_dls, find_splits
 from digitfast.registry import optimizer
-from digitfast.saving import open_learner, save_learner, whole_file
+from digitfast.run_folders import HISTORY, LEARNER, SUMMARY, Run, new_folder
+from digitfast.saving import save_learner
 from digitfast.settings import FILE, write_settings
 from digitfast.sources import digits_path
 from digitfast.training import WeightAverage, check_recipe, check_seed, console_table, train_learner
-
-LEARNER, HISTORY, SUMMARY = "learner.pkl", "history.csv", "summary.json"
-
-
-@dataclass(frozen=True)
-class Run:
-    "A finished run: its folder, and what its summary.json says."
-    path: Path
-    summary: dict[str, Any]
-
-    def learner(self) -> Learner:
-        "The trained `Learner`, on the CPU."
-        return open_learner(self.path / LEARNER)
-
-    def history(self) -> list[dict[str, str]]:
-        "One row an epoch, as written in history.csv."
-        with open(self.path / HISTORY, newline="") as file:
-            return list(csv.DictReader(file))
 
 
 def train_run(
     source: str = "mnist",  # what `digits_path` takes: "mnist", a fastai name, a URL, a folder
     arch: str = "digitnet",  # name of the architecture
     epochs: int = 1,  # passes over the training images
-    bs: int = 64,  # images a batch
-    lr: float = 0.01,  # learning rate; the highest one, if schedule is one_cycle
+    bs: int = 128,  # images a batch
+    lr: float = 0.015,  # learning rate; the highest one, if schedule is one_cycle
     opt: str = "adam",  # name of the optimiser
     schedule: str = "one_cycle",  # one_cycle or constant
     mom: float | None = None,  # momentum, 0 to below 1; None: what the optimiser and the schedule bring
@@ -94,7 +76,7 @@ def train_run(
     dls = digit_dls(path, bs=bs, holdout=holdout, seed=seed, size=size,
                     batch_tfms=RandomAffine(augment) if augment else None)
     learn = digit_learner(dls, arch, opt_func=opt_func, wd=wd, **moms)
-    folder = _new_folder(Path(runs), name or arch)
+    folder = new_folder(Path(runs), name or arch)
     try:
         learn.path = folder
         write_settings(folder / FILE, folder.name, {**settings, "name": folder.name})
@@ -125,7 +107,7 @@ def train_run(
 def find_lr(
     source: str = "mnist",  # as for `train_run`, and so are the others
     arch: str = "digitnet",
-    bs: int = 64,
+    bs: int = 128,
     opt: str = "adam",
     size: int = 28,
     seed: int = 42,
@@ -166,55 +148,6 @@ def test_folder(
         return path
 
 
-def export_run(
-    name: str | Path,  # of a run, or its folder
-    to: str | Path | None = None,  # file to write; None: the run's name with .pkl in the current folder
-    runs: str | Path = "runs",  # folder of the run folders
-) -> Path:
-    "Copy a run's learner to one file. Raises: `BadSetting` if the file exists."
-    run = find_run(name, runs)
-    to = Path(to or f"{run.path.name}.pkl")
-    if to.exists():
-        raise BadSetting(f"{to} exists; name another file")
-    with whole_file(to) as part:
-        shutil.copyfile(run.path / LEARNER, part)
-    return to
-
-
-def find_run(
-    name: str | Path,  # of a run in `runs`, or the path of a run folder
-    runs: str | Path = "runs",  # folder of the run folders
-) -> Run:
-    "The finished run of that name or path. Raises: `RunNotFound`, which lists the runs there are."
-    for folder in (Path(runs) / name, Path(name)):
-        if (folder / SUMMARY).is_file():
-            if run := _read_run(folder):
-                return run
-            raise RunNotFound(f"{folder / SUMMARY} is damaged; the network may still open: {folder / LEARNER}")
-        if (folder / FILE).is_file() and (folder / HISTORY).exists():
-            raise RunNotFound(f"{folder} is not finished: it has no {SUMMARY}; its training still runs or was killed")
-    known = ", ".join(run.path.name for run in list_runs(runs)) or f"none yet; `digitfast fit` makes one in {runs}/"
-    raise RunNotFound(f"there is no run {str(name)!r}. Runs: {known}")
-
-
-def list_runs(
-    runs: str | Path = "runs",  # folder of the run folders
-) -> list[Run]:
-    "All finished runs, the oldest first."
-    files = sorted(Path(runs).glob(f"*/{SUMMARY}"), key=lambda file: file.stat().st_mtime)
-    return [run for file in files if (run := _read_run(file.parent))]
-
-
-def _read_run(folder: Path) -> Run | None:
-    "The run in `folder`, or None if its summary is not one that `train_run` wrote."
-    try:
-        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    except ValueError:
-        return None
-    wanted = {"settings", "accuracy", "seconds"}
-    return Run(folder, summary) if isinstance(summary, dict) and wanted <= summary.keys() else None
-
-
 def _optimizer(opt: str, mom: float | None) -> tuple:
     "The `opt_func`, and the `Learner` arguments that keep schedules at the same momentum."
     opt_func = optimizer(opt)
@@ -225,22 +158,6 @@ def _optimizer(opt: str, mom: float | None) -> tuple:
     if "mom" not in inspect.signature(opt_func).parameters:
         raise BadSetting(f"the optimiser {opt!r} has no momentum; leave mom out, or take sgd or adam")
     return partial(opt_func, mom=mom), {"moms": (mom, mom, mom)}
-
-
-def _new_folder(runs: Path, name: str) -> Path:
-    "A new folder `name` in `runs`, with a number behind the name if there is one already."
-    if Path(name).name != name or name.startswith("."):
-        raise BadSetting(f"{name!r} cannot name a run folder; take a plain name without slashes or a leading dot")
-    runs.mkdir(parents=True, exist_ok=True)
-    n = 1
-    while True:
-        folder = runs / (name if n == 1 else f"{name}-{n}")
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            n += 1
-        else:
-            return folder
 
 
 def _results(learn: Learner) -> dict[str, Any]:

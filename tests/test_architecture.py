@@ -11,12 +11,12 @@ import digitfast
 
 PACKAGE = Path(digitfast.__file__).parent
 RANKS = {  # as in the README's "How it is built"; a module imports only modules of a lower rank
-    "__init__": 0, "errors": 0, "registry": 1,
+    "__init__": 0, "errors": 0, "files": 0, "registry": 1,
     "sources": 2, "images": 2, "models": 2, "optim": 2, "settings": 2, "arithmetic": 2, "lean": 2, "augment": 2,
     "circumstances": 2,
     "tensors": 3,
     "loaders": 4, "learners": 4, "training": 4, "evaluation": 4, "saving": 4,
-    "runs": 5, "peers": 6, "bench": 6, "cli": 7, "__main__": 8,
+    "run_folders": 5, "runs": 6, "peers": 7, "bench": 7, "cli": 8, "__main__": 9,
 }
 MODULES = sorted(PACKAGE.glob("*.py"))
 

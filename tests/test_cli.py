@@ -14,10 +14,10 @@ import typer
 from fastai.learner import load_learner
 from PIL import Image
 
-from digitfast import cli
+from digitfast import cli, train_run
 from digitfast.registry import ARCHITECTURES, OPTIMIZERS
 
-COMMANDS = ["fit", "lr-find", "evaluate", "predict", "export", "data", "runs"]
+COMMANDS = ["fit", "lr-find", "evaluate", "predict", "export", "data", "runs", "bench"]
 DIGITFAST = [sys.executable, "-m", "digitfast"]
 
 
@@ -164,3 +164,30 @@ def test_ctrl_c_on_a_terminal(digits, tmp_path):
     assert b"Epoch 2 training" in shown and b"\x1b[" in shown
     assert process.returncode == 130 and err == "digitfast: interrupted; nothing unfinished was kept\n"
     assert not list(Path(tmp_path, "runs").iterdir())
+
+
+def test_bench_prints_a_table_and_writes_json(run_cli, monkeypatch, tmp_path):
+    from digitfast import bench
+    figures = {"setup": 1.0, "training": 2.0, "accuracy": 0.5, "peak_bytes": 1, "process": 3.0}
+    monkeypatch.setattr(bench, "_measure", lambda *args: figures)
+    monkeypatch.setattr(bench, "digits_path", lambda: tmp_path / "mnist_png")
+    (tmp_path / "mnist_png/training/0").mkdir(parents=True)
+    (tmp_path / "mnist_png/testing/0").mkdir(parents=True)
+    code, out, err = run_cli("bench", "--quick", "--json", "results.json")
+    assert code == 0 and out.startswith("| ours / theirs |") and "QUICK" in out and "train-mnist-fast, seed 1" in err
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["comparisons"][0]["ours"] == [figures] and results["versions"]["torch"]
+    for wrong in ("results.txt", "nowhere/results.json"):
+        code, out, err = run_cli("bench", "--json", wrong)
+        assert code == 1 and not out and "a .json in a folder that is there" in err
+
+
+def test_predict_imports_what_it_uses(digits, tmp_path):
+    "Of the packages that take seconds to import, none that only training or other networks need."
+    train_run(str(digits), "digitnet", bs=32, runs=str(tmp_path))
+    code = ("import sys; from digitfast.cli import main\ntry: main()\nexcept SystemExit: "
+            "print(*{'torchvision', 'timm', 'torch._dynamo', 'digitfast.runs'} & set(sys.modules))")
+    done = subprocess.run([sys.executable, "-c", code, "predict", str(tmp_path / "digitnet"),
+                           str(digits / "testing/4/30.png")], capture_output=True, text=True)
+    answer, imported = done.stdout.splitlines()
+    assert answer.startswith(str(digits / "testing/4/30.png")) and imported == "" and not done.stderr

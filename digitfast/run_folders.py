@@ -1,0 +1,98 @@
+"""Run folders as they lie on the disk: found, read, copied from. No need of torch or fastai."""
+import csv
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from digitfast.errors import BadSetting, RunNotFound
+from digitfast.files import whole_file
+from digitfast.settings import FILE
+
+LEARNER, HISTORY, SUMMARY = "learner.pkl", "history.csv", "summary.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    "A finished run: its folder, and what its summary.json says."
+    path: Path
+    summary: dict[str, Any]
+
+    def learner(self):
+        "The trained `Learner`, on the CPU."
+        from digitfast.saving import open_learner  # so that a folder can be read without fastai
+        return open_learner(self.path / LEARNER)
+
+    def history(self) -> list[dict[str, str]]:
+        "One row an epoch, as written in history.csv."
+        with open(self.path / HISTORY, newline="") as file:
+            return list(csv.DictReader(file))
+
+
+def new_folder(
+    runs: Path,  # folder of the run folders
+    name: str,  # of the new one
+) -> Path:
+    "A new folder `name` in `runs`, with a number behind the name if there is one already. Raises: `BadSetting`."
+    if Path(name).name != name or name.startswith("."):
+        raise BadSetting(f"{name!r} cannot name a run folder; take a plain name without slashes or a leading dot")
+    runs.mkdir(parents=True, exist_ok=True)
+    n = 1
+    while True:
+        folder = runs / (name if n == 1 else f"{name}-{n}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            n += 1
+        else:
+            return folder
+
+
+def export_run(
+    name: str | Path,  # of a run, or its folder
+    to: str | Path | None = None,  # file to write; None: the run's name with .pkl in the current folder
+    runs: str | Path = "runs",  # folder of the run folders
+) -> Path:
+    "Copy a run's learner to one file. Raises: `BadSetting` if the file exists."
+    run = find_run(name, runs)
+    to = Path(to or f"{run.path.name}.pkl")
+    if to.exists():
+        raise BadSetting(f"{to} exists; name another file")
+    with whole_file(to) as part:
+        shutil.copyfile(run.path / LEARNER, part)
+    return to
+
+
+def find_run(
+    name: str | Path,  # of a run in `runs`, or the path of a run folder
+    runs: str | Path = "runs",  # folder of the run folders
+) -> Run:
+    "The finished run of that name or path. Raises: `RunNotFound`, which lists the runs there are."
+    for folder in (Path(runs) / name, Path(name)):
+        if (folder / SUMMARY).is_file():
+            if run := _read_run(folder):
+                return run
+            raise RunNotFound(f"{folder / SUMMARY} is damaged; the network may still open: {folder / LEARNER}")
+        if (folder / FILE).is_file() and (folder / HISTORY).exists():
+            raise RunNotFound(f"{folder} is not finished: it has no {SUMMARY}; its training still runs or was killed")
+    known = ", ".join(run.path.name for run in list_runs(runs)) or f"none yet; `digitfast fit` makes one in {runs}/"
+    raise RunNotFound(f"there is no run {str(name)!r}. Runs: {known}")
+
+
+def list_runs(
+    runs: str | Path = "runs",  # folder of the run folders
+) -> list[Run]:
+    "All finished runs, the oldest first."
+    files = sorted(Path(runs).glob(f"*/{SUMMARY}"), key=lambda file: file.stat().st_mtime)
+    return [run for file in files if (run := _read_run(file.parent))]
+
+
+def _read_run(folder: Path) -> Run | None:
+    "The run in `folder`, or None if its summary is not one that `train_run` wrote."
+    try:
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    wanted = {"settings", "accuracy", "seconds"}
+    return Run(folder, summary) if isinstance(summary, dict) and wanted <= summary.keys() else None
