@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from digitfast.errors import BadSetting
 from digitfast.lean import LeanLearner
-from digitfast.models import NLLLossFlat, PlainCrossEntropyLoss, article_net, digit_net, simple_net
+from digitfast.models import NLLLossFlat, PlainCrossEntropyLoss, article_net, digit_net, digit_net_deep, simple_net
 from digitfast.registry import ARCHITECTURES, resolve, unknown
 
 ARTICLE_SGD = partial(SGD, mom=0.8)
@@ -42,6 +42,17 @@ def digitnet_learner(
     "A `Learner` of digitfast's own small convolutional net with cross-entropy and accuracy."
     channels, size, _ = _image_shape(dls)
     net = digit_net(channels, dls.c, size)
+    return LeanLearner(dls, net, loss_func=PlainCrossEntropyLoss(), metrics=accuracy, **kwargs)
+
+
+@delegates(Learner.__init__, but=["model", "loss_func", "metrics"])
+def digitnet_deep_learner(
+    dls: DataLoaders,  # from `digit_dls`, with `RandomAffine` among its `batch_tfms`
+    **kwargs,
+) -> Learner:
+    "A `Learner` of digitfast's deeper convolutional net with cross-entropy and accuracy."
+    channels, size, _ = _image_shape(dls)
+    net = digit_net_deep(channels, dls.c, size)
     return LeanLearner(dls, net, loss_func=PlainCrossEntropyLoss(), metrics=accuracy, **kwargs)
 
 

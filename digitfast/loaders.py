@@ -99,7 +99,7 @@ class DigitDataLoaders(ImageDataLoaders):
 
 def digit_dls(
     path: str | Path,  # folder with a training and a test split: training/ and testing/, or train/ and valid/
-    bs: int = 64,  # images a batch
+    bs: int = 128,  # images a batch
     holdout: float = 0.0,  # part of the training images to validate on instead of the test split, 0 to below 1
     seed: int = 42,  # of the choice of the held-out images
     size: int = 28,  # side of the square images a network sees, in pixels

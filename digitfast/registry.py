@@ -16,6 +16,7 @@ _XRESNET = ("xresnet18", "xresnet34", "xresnet50", "xresnet101", "xresnet152")
 #: Architectures that take 28×28 digits; `digitfast.learners.digit_learner` finds torchvision's and timm's others.
 ARCHITECTURES: dict[str, str] = {
     "digitnet": "digitfast.learners:digitnet_learner",
+    "digitnet_deep": "digitfast.learners:digitnet_deep_learner",
     "simple": "digitfast.learners:simple_learner",
     "article": "digitfast.learners:article_learner",
     **{name: f"torchvision.models:{name}" for name in _TORCHVISION},

@@ -59,7 +59,7 @@ def test_flag_beats_section_beats_default(run_cli, digits, tmp_path):
     (tmp_path / "settings.ini").write_text(f"[mine]\nsource = {digits}\narch = simple\nbs = 32\nepochs = 2\n")
     assert run_cli("fit", "--run", "mine", "--epochs", 1, "--seed", 7)[0] == 0
     settings = json.loads((tmp_path / "runs/mine/summary.json").read_text())["settings"]
-    assert (settings["bs"], settings["epochs"], settings["seed"], settings["lr"]) == (32, 1, 7, 0.01)
+    assert (settings["bs"], settings["epochs"], settings["seed"], settings["lr"]) == (32, 1, 7, 0.015)
     code, out, err = run_cli("fit", "--settings", "runs/mine/settings.ini")
     assert code == 0 and "saved in runs/mine-2" in out
 

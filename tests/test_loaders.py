@@ -70,7 +70,7 @@ def test_test_dl_takes_any_form_in_order(dls, digits):
 
 def test_other_sizes(dls, copy_of_digits):
     assert dls.test_dl([np.zeros((50, 100))], num_workers=0).one_batch()[0].shape == (1, 1, 28, 28)
-    assert digit_dls(copy_of_digits, size=40, num_workers=0).one_batch()[0].shape == (64, 1, 40, 40)
+    assert digit_dls(copy_of_digits, bs=64, size=40, num_workers=0).one_batch()[0].shape == (64, 1, 40, 40)
 
 
 def test_show_batch_is_black_on_white(dls):

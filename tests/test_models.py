@@ -5,7 +5,7 @@ from fastai.torch_core import TensorBase, TensorCategory
 from torch import nn
 
 from digitfast import BadSetting
-from digitfast.models import NLLLossFlat, PlainCrossEntropyLoss, article_net, digit_net, simple_net
+from digitfast.models import NLLLossFlat, PlainCrossEntropyLoss, article_net, digit_net, digit_net_deep, simple_net
 
 
 def shapes(net):
@@ -29,6 +29,15 @@ def test_digit_net():
         assert digit_net(3, 2, size)(torch.rand(4, 3, size, size)).shape == (4, 2)
     with pytest.raises(BadSetting, match="size=6.*7×7"):
         digit_net(size=6)
+
+
+def test_digit_net_deep():
+    net = digit_net_deep()
+    assert sum(p.numel() for p in net.parameters()) == 203_626
+    for size in (13, 14, 15, 16, 28, 63):
+        assert digit_net_deep(3, 2, size)(torch.rand(4, 3, size, size)).shape == (4, 2)
+    with pytest.raises(BadSetting, match="size=12.*13×13"):
+        digit_net_deep(size=12)
 
 
 def test_nll_of_log_softmax_is_cross_entropy():

@@ -124,7 +124,7 @@ def test_weight_average_is_the_mean_of_the_steps(digits):
     for expected, found in (*zip(after_epoch, validated, strict=True), (mean, learn.model.state_dict().values())):
         assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(expected, found, strict=True))
     assert not torch.allclose(mean[0], steps[-1][0], atol=1e-6)
-    assert learn.validate()[1] == learn.recorder.values[-1][2]
+    assert learn.recorder.values[-1][2] == learn.validate()[1]
 
 
 @pytest.mark.parametrize("kwargs, error", [
