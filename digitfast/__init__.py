@@ -12,7 +12,7 @@ _HOMES = {  # module: the public names in it; each module is imported when one o
     "optim": ["BasicOptim", "FusedAdam"],
     "loaders": ["digit_dls"],
     "learners": ["digit_learner", "digitnet_learner", "digitnet_deep_learner", "simple_learner", "article_learner"],
-    "training": ["train_learner", "WeightAverage"],
+    "training": ["train_learner", "WeightAverage", "LabelSmoothing"],
     "evaluation": ["evaluate_learner", "predict_files"],
     "saving": ["save_learner", "open_learner"],
     "run_folders": ["find_run", "list_runs"],

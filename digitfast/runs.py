@@ -29,7 +29,14 @@ from digitfast.run_folders import HISTORY, LEARNER, SUMMARY, Run, new_folder
 from digitfast.saving import save_learner
 from digitfast.settings import FILE, write_settings
 from digitfast.sources import digits_path
-from digitfast.training import WeightAverage, check_recipe, check_seed, console_table, train_learner
+from digitfast.training import (
+    LabelSmoothing,
+    WeightAverage,
+    check_recipe,
+    check_seed,
+    console_table,
+    train_learner,
+)
 
 
 def train_run(
@@ -43,6 +50,7 @@ def train_run(
     mom: float | None = None,  # momentum, 0 to below 1; None: what the optimiser and the schedule bring
     wd: float | None = None,  # weight decay, 0 or more; None: what the optimiser brings
     augment: float = 0.0,  # strength of `RandomAffine` on the training images, 1 for up to 20° and 15 %; 0: none
+    label_smoothing: float = 0.0,  # part of the probability that all classes share as the target, 0 to below 1
     ema: float = 0.0,  # decay of the running mean of the weights that is kept in the end, below 1; 0: the last weights
     precision: str = "auto",  # of the training passes: fp32, bf16, fp16, or auto for what is fast here
     holdout: float = 0.0,  # part of the training images to validate on instead of the test split
@@ -66,6 +74,8 @@ def train_run(
         raise BadSetting(f"wd={wd}: a weight decay of 0 or more is wanted")
     if not 0 <= augment <= STRONGEST:
         raise BadSetting(f"augment={augment}: a strength of 0 (none) to {STRONGEST} is wanted, such as 1")
+    if not 0 <= label_smoothing < 1:
+        raise BadSetting(f"label_smoothing={label_smoothing}: 0 (none) to below 1 is wanted, such as 0.05")
     if not 0 <= ema < 1:
         raise BadSetting(f"ema={ema}: a decay of 0 (none) to below 1 is wanted, such as 0.999")
     start = time.perf_counter()
@@ -76,13 +86,17 @@ def train_run(
     dls = digit_dls(path, bs=bs, holdout=holdout, seed=seed, size=size,
                     batch_tfms=RandomAffine(augment) if augment else None)
     learn = digit_learner(dls, arch, opt_func=opt_func, wd=wd, **moms)
+    cbs = [CSVLogger(HISTORY)]
+    if label_smoothing:
+        cbs.append(LabelSmoothing(label_smoothing))
+    if ema:
+        cbs.append(WeightAverage(ema))
     folder = new_folder(Path(runs), name or arch)
     try:
         learn.path = folder
         write_settings(folder / FILE, folder.name, {**settings, "name": folder.name})
         ready = time.perf_counter()
-        train_learner(learn, epochs, lr, schedule, precision,
-                      cbs=[CSVLogger(HISTORY), *([WeightAverage(ema)] if ema else [])])
+        train_learner(learn, epochs, lr, schedule, precision, cbs=cbs)
         trained = time.perf_counter()
         summary = {
             "run": folder.name, "settings": {**settings, "name": folder.name},

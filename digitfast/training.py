@@ -89,6 +89,26 @@ class WeightAverage(Callback):
         self.weights = self.mean = None
 
 
+class LabelSmoothing(Callback):
+    """Trains towards `1 - smoothing` for the right class and an equal share of `smoothing` for every class.
+
+    Losses that are shown and kept, in training and in validation, stay those of the labels as they are.
+    Source: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (2016).
+    """
+
+    def __init__(
+        self,
+        smoothing: float = 0.05,  # part of the probability that all classes share, 0 to below 1
+    ):
+        super().__init__()
+        self.smoothing = smoothing
+
+    def after_loss(self):
+        if self.training:
+            equal_shares = -self.pred.log_softmax(-1).mean()
+            self.learn.loss_grad = torch.lerp(self.loss_grad, equal_shares, self.smoothing)
+
+
 def check_recipe(epochs: int, lr: float | None, schedule: str, precision: str) -> None:
     "Raise `BadSetting` or `UnknownName` for what `train_learner` cannot take."
     if precision not in PRECISIONS:

@@ -70,15 +70,16 @@ def test_momentum_reaches_optimiser_and_schedule(quick):
     assert learn.moms == (0.5, 0.5, 0.5) and learn.opt_func.keywords == {"mom": 0.5}
 
 
-def test_augment_and_ema_change_the_run(quick):
-    "And an export has neither: it predicts like the run says."
-    plain, augmented, averaged = (weights(train_run(**quick, **more)) for more in ({}, {"augment": 1.0}, {"ema": 0.9}))
-    assert not torch.equal(plain[0], augmented[0]) and not torch.equal(plain[0], averaged[0])
-    run = train_run(**quick, augment=1.0, ema=0.9)
+def test_what_is_for_training_only_changes_the_run(quick):
+    "And an export has none of it: it predicts like the run says."
+    plain = weights(train_run(**quick))
+    for changed in ({"augment": 1.0}, {"ema": 0.9}, {"label_smoothing": 0.1}):
+        assert not torch.equal(plain[0], weights(train_run(**quick, **changed))[0])
+    run = train_run(**quick, augment=1.0, ema=0.9, label_smoothing=0.1)
     learn = run.learner()
     dl = learn.dls.test_dl(Path(quick["source"]) / "testing", with_labels=True)
     assert learn.validate(dl=dl)[1] == pytest.approx(run.summary["accuracy"])
-    assert not {"CSVLogger", "WeightAverage"} & {type(cb).__name__ for cb in learn.cbs}
+    assert not {"CSVLogger", "WeightAverage", "LabelSmoothing"} & {type(cb).__name__ for cb in learn.cbs}
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError, SystemExit])
@@ -140,7 +141,8 @@ def test_a_damaged_summary_hides_no_other_run(quick, tmp_path):
     ({"opt": "basic", "mom": 0.9}, BadSetting, "no momentum"), ({"wd": -1.0}, BadSetting, "wd=-1"),
     ({"opt": "basic", "wd": 0.1}, BadSetting, "no weight decay"),
     ({"augment": -1.0}, BadSetting, "augment=-1"), ({"augment": 9.0}, BadSetting, "augment=9"),
-    ({"ema": 1.0}, BadSetting, "ema=1"), ({"precision": "bf6"}, UnknownName, "Did you mean bf16"),
+    ({"ema": 1.0}, BadSetting, "ema=1"), ({"label_smoothing": 1.0}, BadSetting, "label_smoothing=1"),
+    ({"precision": "bf6"}, UnknownName, "Did you mean bf16"),
     ({"name": "a/b"}, BadSetting, "a/b"), ({"name": ".."}, BadSetting, r"\.\."),
     ({"source": "nowhere"}, DigitError, "nowhere"),
 ])

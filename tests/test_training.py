@@ -6,8 +6,17 @@ import torch
 from fastai.callback.core import Callback
 from fastai.callback.training import ShortEpochCallback
 
-from digitfast import BadSetting, UnknownName, digit_dls, digit_learner, simple_learner, train_learner
-from digitfast.training import WeightAverage
+from digitfast import (
+    BadSetting,
+    LabelSmoothing,
+    RandomAffine,
+    UnknownName,
+    WeightAverage,
+    digit_dls,
+    digit_learner,
+    simple_learner,
+    train_learner,
+)
 
 
 @pytest.fixture
@@ -125,6 +134,32 @@ def test_weight_average_is_the_mean_of_the_steps(digits):
         assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(expected, found, strict=True))
     assert not torch.allclose(mean[0], steps[-1][0], atol=1e-6)
     assert learn.recorder.values[-1][2] == learn.validate()[1]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("precision", ["auto", "fp32", "bf16", "fp16"])
+def test_precisions_on_a_gpu(digits, precision):
+    learn = digit_learner(digit_dls(digits, bs=32, batch_tfms=RandomAffine()), "digitnet")
+    train_learner(learn, 3, 0.01, precision=precision, cbs=[WeightAverage(0.9)])
+    assert all(p.dtype == torch.float32 and p.device.type == "cuda" for p in learn.model.parameters())
+    assert learn.recorder.values[-1][0] < learn.recorder.values[0][0] and "forward" not in vars(learn.model)
+
+
+@pytest.mark.parametrize("arch", ["digitnet", "article"])  # logits, log-probabilities
+def test_label_smoothing_is_torchs(digits, arch):
+    "What is trained on is torch's own smoothed loss, what is shown the plain one."
+    learn = digit_learner(digit_dls(digits, bs=64, device="cpu"), arch)
+    plain, smoothed = torch.nn.CrossEntropyLoss(), torch.nn.CrossEntropyLoss(label_smoothing=0.3)
+    seen = []
+
+    class Look(Callback):
+        def before_backward(self): seen.append((self.loss_grad, smoothed(self.pred, self.y)))
+
+        def after_loss(self):
+            assert self.loss.item() == pytest.approx(plain(self.pred, self.y).item(), rel=1e-5)
+    train_learner(learn, 1, 0.01, cbs=[LabelSmoothing(0.3), Look()])
+    assert seen and all(torch.allclose(a, b) for a, b in seen)
 
 
 @pytest.mark.parametrize("kwargs, error", [
