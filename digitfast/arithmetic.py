@@ -3,16 +3,19 @@
 Both change what `model.forward` does as long as a context lasts; the model itself, and so what is exported, is as it
 was. Validation is in fp32, as the exported learner computes.
 """
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache, partial
 
 import torch
 import torch.nn.functional as F
+from fastai.torch_core import to_float
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from digitfast.errors import BadSetting
+
+_LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_precision(
@@ -37,52 +40,76 @@ def choose_precision(
 
 
 @contextmanager
-def bf16_training(
+def training_arithmetic(
     model: nn.Module,  # whose training passes are meant
     device: torch.device,  # where it is trained
+    precision: str,  # from `choose_precision`
 ) -> Iterator[None]:
-    "While the context lasts, `model` in training mode computes in bf16 where torch's autocast deems that safe."
+    "While the context lasts, `model` computes by `small_convolutions_as_products` and `low_precision_training`."
+    with ExitStack() as contexts:
+        if device.type == "cpu":
+            contexts.enter_context(small_convolutions_as_products(model))
+        if precision in _LOW:
+            contexts.enter_context(low_precision_training(model, device, _LOW[precision]))
+        yield
+
+
+@contextmanager
+def low_precision_training(
+    model: nn.Module,  # whose training passes are meant
+    device: torch.device,  # where it is trained
+    dtype: torch.dtype,  # torch.bfloat16 or torch.float16
+) -> Iterator[None]:
+    "While the context lasts, `model` in training mode computes in `dtype` where torch's autocast deems that safe."
     forward = model.forward
 
-    def forward_in_bf16(*args, **kwargs):
+    def forward_in_low_precision(*args, **kwargs):
         if not model.training:
             return forward(*args, **kwargs)
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, dtype):
             out = forward(*args, **kwargs)
-        return out.float()
+        return to_float(out)
 
-    model.forward = forward_in_bf16
+    with _forward(model, forward_in_low_precision):
+        yield
+
+
+@contextmanager
+def _forward(module: nn.Module, forward: Callable) -> Iterator[None]:
+    "While the context lasts, `module` has this `forward`; then the one it had, which may be its own."
+    own = vars(module).get("forward")
+    module.forward = forward
     try:
         yield
     finally:
-        del model.forward
+        del module.forward
+        if own is not None:
+            module.forward = own
 
 
 @contextmanager
 def small_convolutions_as_products(
-    model: nn.Module,  # on the CPU; elsewhere the context does nothing
+    model: nn.Module,  # on the CPU; elsewhere its convolutions are as ever
 ) -> Iterator[None]:
     """While the context lasts, convolutions on very few pixels are computed as one matrix product.
 
     The last stage of resnet18 has 1×1 pixels on 28×28 images, the one before 2×2: there most cells of a kernel meet
     padding only, and the CPU's convolutions are at their slowest. The result is the same but for rounding.
     """
-    convs = [module for module in model.modules() if type(module) is nn.Conv2d and module.groups == 1
-             and module.padding_mode == "zeros" and not isinstance(module.padding, str)
-             and module.weight.device.type == "cpu"]
-    for conv in convs:
-        conv.forward = partial(_product, conv)
-    try:
-        yield
-    finally:
+    convs = [module for module in model.modules() if type(module) is nn.Conv2d and "forward" not in vars(module)
+             and module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)]
+    with ExitStack() as contexts:
         for conv in convs:
-            del conv.forward
+            contexts.enter_context(_forward(conv, partial(_product, conv)))
+        yield
 
 
 def _product(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
     "What `conv` makes of `x`: by a matrix product where every output pixel sees every input pixel that any sees."
-    found = _cells(x.shape[2:], conv.kernel_size, conv.stride, conv.padding, conv.dilation)
-    if found is None or x.dim() != 4:
+    found = None
+    if x.dim() == 4 and x.device.type == "cpu":
+        found = _cells(x.shape[2:], conv.kernel_size, conv.stride, conv.padding, conv.dilation)
+    if found is None:
         return nn.Conv2d.forward(conv, x)
     cells, height, rows, columns = found
     n_out, n_in = conv.weight.shape[:2]

@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from fastai.vision.core import TensorImage
 from fasttransform import Transform
 
+from digitfast.errors import BadSetting
+
 ROTATION = math.radians(20)  # to either side
 SHEAR = math.radians(15)  # to either side
 ZOOM = 0.15  # part of the size, to more or less, in each direction by itself
@@ -20,15 +22,18 @@ class RandomAffine(Transform):
     shifted by up to 10 % of its side; each amount is uniform between the limits. What comes in from outside is 0.
 
     Shapes: `[batch, channels, height, width]` floats, on any device; validation images pass unchanged.
+    Raises: `BadSetting` for another strength.
     """
 
     order, split_idx = 30, 0  # after the image has become floats; only in training
 
     def __init__(
         self,
-        strength: float = 1.0,  # factor of all four limits, above 0
+        strength: float = 1.0,  # factor of all four limits, above 0, 3 at most
     ):
         super().__init__()
+        if not 0 < strength <= STRONGEST:
+            raise BadSetting(f"augmentation of strength {strength}: above 0 to {STRONGEST} is wanted, such as 1")
         self.strength = strength
 
     def encodes(self, x: TensorImage):

@@ -72,12 +72,13 @@ def results_table(
     results: dict[str, Any],  # from `run_bench`
 ) -> str:
     "The results as a Markdown table: medians of seconds, ratios of medians, mean accuracies with their deviations."
-    heads = ("ours / theirs", "ratio", "seconds", "ours / bare", "set-up", "accuracy, %", "peak memory", "n")
+    heads = ("ours / theirs", "ratio", "seconds", "ours / bare", "set-up", "process", "accuracy, %", "peak memory", "n")
     lines = [f"| {' | '.join(heads)} |", f"| --- |{' -: |' * (len(heads) - 1)}"]
     for row in results["comparisons"]:
         ours, theirs, bare = (_median(row[who], "training") for who in ("ours", "theirs", "bare"))
         cells = (row["what"], f"**{ours / theirs:.2f}**", f"{ours:.1f} / {theirs:.1f}", f"{ours / bare:.2f}",
-                 " / ".join(f"{_median(row[who], 'setup'):.1f}" for who in ("ours", "theirs")),
+                 *(" / ".join(f"{_median(row[who], key):.1f}" for who in ("ours", "theirs"))
+                   for key in ("setup", "process")),
                  " / ".join(_accuracy(row[who]) for who in ("ours", "theirs")),
                  f"{_median(row['ours'], 'peak_bytes') / _median(row['theirs'], 'peak_bytes'):.2f}",
                  str(len(row["ours"])))
@@ -120,7 +121,8 @@ def _measure(name: str, folder: str | Path, seed: int, home: Path | None) -> dic
     done = subprocess.run([sys.executable, "-W", "ignore", "-m", "digitfast.peers", name, str(folder), str(seed)],
                           capture_output=True, text=True, env=env)
     if done.returncode:
-        raise DigitError(f"the measurement {name} failed: {done.stderr.strip().splitlines()[-1]}")
+        why = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]  # -9: out of memory, most likely
+        raise DigitError(f"the measurement {name} failed: {why[-1]}")
     return {**json.loads(done.stdout.splitlines()[-1]), "process": time.perf_counter() - start}
 
 

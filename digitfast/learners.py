@@ -76,8 +76,8 @@ def digit_learner(
 ) -> Learner:
     """A `Learner` of an untrained network of architecture `arch`, with cross-entropy and accuracy.
 
-    "digitnet", "simple" and "article" are `digitnet_learner`, `simple_learner` and `article_learner`; everything else
-    goes through fastai's `vision_learner`, with as many input channels as the images have (one) and one output a class.
+    "digitnet", "digitnet_deep", "simple" and "article" are those of the `Learner` factories here; everything else goes
+    through fastai's `vision_learner`, with as many input channels as the images have (one) and one output a class.
 
     Raises: `UnknownName` for an unknown architecture, `BadSetting` for one that cannot take images of this size.
     """

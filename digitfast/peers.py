@@ -8,8 +8,8 @@ import json
 import resource
 import sys
 import time
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -36,13 +36,13 @@ def ours(arch: str, folder: Path, seed: int, **settings) -> Timing:
 def bare(arch: str, folder: Path, seed: int, bs: int | None = None, epochs: int = 1) -> Timing:
     """The compute floor: the same network, precision, batch size and validation, and nothing else.
 
-    Batches are views of float tensors that are in memory already; the optimiser is torch's own.
+    Batches are views of shuffled float tensors that are in memory already; the optimiser is torch's own.
     """
     import torch
     import torch.nn.functional as F
     from fastai.torch_core import set_seed
 
-    from digitfast.arithmetic import bf16_training, choose_precision, small_convolutions_as_products
+    from digitfast.arithmetic import choose_precision, training_arithmetic
     from digitfast.learners import digit_learner
     from digitfast.loaders import digit_dls
     from digitfast.tensors import channels_last
@@ -52,17 +52,18 @@ def bare(arch: str, folder: Path, seed: int, bs: int | None = None, epochs: int 
     keep_freed_memory()
     dls = digit_dls(folder, **({"bs": bs} if bs else {}))
     model, device = digit_learner(dls, arch).model.to(dls.device), dls.device
-    bf16 = choose_precision("auto", model, device) == "bf16"
-    (x, y), (valid_x, valid_y) = ((channels_last(dl.pixels.unsqueeze(1).float().div_(255)), dl.labels)
-                                  for dl in dls.loaders)
+    precision = choose_precision("auto", model, device)
+    (x, y), (valid_x, valid_y) = ((channels_last(dl.pixels[order].unsqueeze(1).float().div_(255)), dl.labels[order])
+                                  for dl in dls.loaders for order in [torch.randperm(dl.n, device=device)])
+    loss_func = F.nll_loss if arch == "article" else F.cross_entropy
     opt = (torch.optim.SGD(model.parameters(), lr=0.003) if arch in ("simple", "article")
            else torch.optim.AdamW(model.parameters(), lr=0.003, fused=True))
     ready = time.perf_counter()
-    with small_convolutions_as_products(model), bf16_training(model, device) if bf16 else nullcontext():
+    with training_arithmetic(model, device, precision):
         for _ in range(epochs):
             model.train()
-            for xb, yb in zip(x.split(dls.train.bs), y.split(dls.train.bs), strict=True):
-                F.cross_entropy(model(xb), yb).backward()
+            for xb, yb in islice(zip(x.split(dls.train.bs), y.split(dls.train.bs), strict=True), len(dls.train)):
+                loss_func(model(xb), yb).backward()
                 opt.step()
                 opt.zero_grad()
             model.eval()

@@ -17,7 +17,7 @@ from fastai.learner import Learner
 from fastai.torch_core import set_seed
 
 from digitfast.arithmetic import choose_precision
-from digitfast.augment import STRONGEST, RandomAffine
+from digitfast.augment import RandomAffine
 from digitfast.circumstances import circumstances
 from digitfast.errors import BadData, BadSetting
 from digitfast.evaluation import accuracy_interval
@@ -72,25 +72,19 @@ def train_run(
     opt_func, moms = _optimizer(opt, mom)
     if wd is not None and not 0 <= wd < float("inf"):
         raise BadSetting(f"wd={wd}: a weight decay of 0 or more is wanted")
-    if not 0 <= augment <= STRONGEST:
-        raise BadSetting(f"augment={augment}: a strength of 0 (none) to {STRONGEST} is wanted, such as 1")
-    if not 0 <= label_smoothing < 1:
-        raise BadSetting(f"label_smoothing={label_smoothing}: 0 (none) to below 1 is wanted, such as 0.05")
-    if not 0 <= ema < 1:
-        raise BadSetting(f"ema={ema}: a decay of 0 (none) to below 1 is wanted, such as 0.999")
-    start = time.perf_counter()
-    path = digits_path(source)
-    if path == Path(source).expanduser().absolute():
-        settings["source"] = str(path)  # so that the run can be repeated from another folder
-    set_seed(seed)
-    dls = digit_dls(path, bs=bs, holdout=holdout, seed=seed, size=size,
-                    batch_tfms=RandomAffine(augment) if augment else None)
-    learn = digit_learner(dls, arch, opt_func=opt_func, wd=wd, **moms)
+    batch_tfms = RandomAffine(augment) if augment else None
     cbs = [CSVLogger(HISTORY)]
     if label_smoothing:
         cbs.append(LabelSmoothing(label_smoothing))
     if ema:
         cbs.append(WeightAverage(ema))
+    start = time.perf_counter()
+    path = digits_path(source)
+    if path == Path(source).expanduser().absolute():
+        settings["source"] = str(path)  # so that the run can be repeated from another folder
+    set_seed(seed)
+    dls = digit_dls(path, bs=bs, holdout=holdout, seed=seed, size=size, batch_tfms=batch_tfms)
+    learn = digit_learner(dls, arch, opt_func=opt_func, wd=wd, **moms)
     folder = new_folder(Path(runs), name or arch)
     try:
         learn.path = folder

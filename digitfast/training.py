@@ -10,10 +10,11 @@ import torch
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
 from fastai.learner import Learner
+from fastai.torch_core import default_device
 from fastcore.basics import noop
 from fastcore.imports import IN_NOTEBOOK
 
-from digitfast.arithmetic import bf16_training, choose_precision, small_convolutions_as_products
+from digitfast.arithmetic import choose_precision, training_arithmetic
 from digitfast.errors import BadSetting
 from digitfast.registry import PRECISIONS, SCHEDULES, unknown
 
@@ -36,16 +37,17 @@ def train_learner(
     what fastai shows. Raises: `BadSetting`, `UnknownName`.
     """
     check_recipe(epochs, lr, schedule, precision)
-    device = torch.device(learn.dls.device or "cpu")
+    device = getattr(learn.dls, "device", default_device()) or next(learn.model.parameters()).device
+    device = torch.device(device)
     precision = choose_precision(precision, learn.model, device)
+    if any(isinstance(cb, MixedPrecision) for cb in learn.cbs):
+        precision = "fp32"  # what `to_fp16` or `to_bf16` has settled already
     keep_freed_memory()
     fit = getattr(learn, SCHEDULES[schedule])
     with ExitStack() as contexts:
-        contexts.enter_context(small_convolutions_as_products(learn.model))
-        if precision == "bf16":
-            contexts.enter_context(bf16_training(learn.model, device))
-        elif precision == "fp16":
-            contexts.enter_context(learn.added_cbs(MixedPrecision()))
+        contexts.enter_context(training_arithmetic(learn.model, device, precision))
+        if precision == "fp16":
+            contexts.enter_context(learn.added_cbs(_LossScaling()))
         if not IN_NOTEBOOK:
             contexts.enter_context(console_table(learn))
         fit(epochs, lr, cbs=cbs)
@@ -56,8 +58,9 @@ class WeightAverage(Callback):
     """Keeps a running mean of the weights and of batch norm's statistics: validation, and the learner after training,
     have that mean instead of the last step's weights.
 
-    Source: exponential moving average of weights, as in Polyak and Juditsky (1992); the first steps count for more, so
-    that the untrained weights are soon forgotten.
+    The mean is exponential; its first steps count for more, so that the untrained weights are soon forgotten. From
+    validation to the next epoch the learner has it too, so that `SaveModelCallback` keeps what was validated.
+    Raises: `BadSetting` for another decay.
     """
 
     def __init__(
@@ -65,10 +68,12 @@ class WeightAverage(Callback):
         decay: float = 0.999,  # part of the mean that a step leaves as it is, 0 to below 1
     ):
         super().__init__()
+        if not 0 <= decay < 1:
+            raise BadSetting(f"a running mean of the weights with decay {decay}: 0 to below 1 is wanted, such as 0.999")
         self.decay = decay
 
     def before_fit(self):
-        self.steps = 0
+        self.steps, self.averaged = 0, False  # whether the model has the mean, and `self.mean` the last step's weights
         self.weights = [t for t in (*self.model.parameters(), *self.model.buffers()) if t.is_floating_point()]
         self.mean = [t.detach().clone() for t in self.weights]
 
@@ -77,15 +82,18 @@ class WeightAverage(Callback):
         torch._foreach_lerp_(self.mean, [t.detach() for t in self.weights],
                              1 - min(self.decay, (1 + self.steps) / (10 + self.steps)))
 
-    def _swap(self):
-        for weight, mean in zip(self.weights, self.mean, strict=True):
-            weight.data, mean.data = mean.data, weight.data
+    def _average(self, averaged: bool) -> None:
+        "Give the model the mean, or the last step's weights."
+        if averaged != self.averaged:
+            for weight, mean in zip(self.weights, self.mean, strict=True):
+                weight.data, mean.data = mean.data, weight.data
+            self.averaged = averaged
 
-    def before_validate(self): self._swap()
-    def after_validate(self): self._swap()
+    def before_train(self): self._average(False)
+    def before_validate(self): self._average(True)
 
     def after_fit(self):
-        self._swap()
+        self._average(True)
         self.weights = self.mean = None
 
 
@@ -93,7 +101,7 @@ class LabelSmoothing(Callback):
     """Trains towards `1 - smoothing` for the right class and an equal share of `smoothing` for every class.
 
     Losses that are shown and kept, in training and in validation, stay those of the labels as they are.
-    Source: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (2016).
+    Source: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (2016). Raises: `BadSetting`.
     """
 
     def __init__(
@@ -101,12 +109,22 @@ class LabelSmoothing(Callback):
         smoothing: float = 0.05,  # part of the probability that all classes share, 0 to below 1
     ):
         super().__init__()
+        if not 0 <= smoothing < 1:
+            raise BadSetting(f"label smoothing of {smoothing}: 0 to below 1 is wanted, such as 0.05")
         self.smoothing = smoothing
 
     def after_loss(self):
         if self.training:
             equal_shares = -self.pred.log_softmax(-1).mean()
             self.learn.loss_grad = torch.lerp(self.loss_grad, equal_shares, self.smoothing)
+
+
+class _LossScaling(MixedPrecision):
+    "fastai's scaling of the gradients for fp16, without its autocast, which would take in validation."
+
+    def before_batch(self): pass
+    def after_pred(self): pass
+    def after_loss(self): pass
 
 
 def check_recipe(epochs: int, lr: float | None, schedule: str, precision: str) -> None:

@@ -6,7 +6,13 @@ import torch
 from torch import nn
 
 from digitfast import BadSetting
-from digitfast.arithmetic import _cells, bf16_training, choose_precision, small_convolutions_as_products
+from digitfast.arithmetic import (
+    _cells,
+    choose_precision,
+    low_precision_training,
+    small_convolutions_as_products,
+    training_arithmetic,
+)
 from digitfast.models import digit_net, simple_net
 
 CPU = torch.device("cpu")
@@ -60,7 +66,7 @@ def test_bf16_while_training_and_fp32_otherwise():
     state = copy.deepcopy(model.state_dict())
     expected = model.train()(x)
     model.load_state_dict(state)  # batch norm has counted
-    with bf16_training(model, CPU):
+    with low_precision_training(model, CPU, torch.bfloat16):
         out = model.train()(x)
         assert out.dtype == torch.float32 and not torch.equal(out, expected)
         assert torch.allclose(out, expected, atol=0.1)
@@ -71,9 +77,29 @@ def test_bf16_while_training_and_fp32_otherwise():
     assert torch.equal(inside, model.eval()(x)) and "forward" not in vars(model)
 
 
+def test_a_forward_of_its_own_comes_back():
+    "As a compiled model has one; it may also give more than one tensor."
+    model = digit_net()
+    model.forward = own = lambda x: (nn.Sequential.forward(model, x), {"labels": torch.zeros(1, dtype=torch.long)})
+    with low_precision_training(model, CPU, torch.bfloat16):
+        out, more = model(torch.rand(4, 1, 28, 28))
+        assert out.dtype == torch.float32 and more["labels"].dtype == torch.long
+    assert model.forward is own
+
+
+def test_products_on_the_cpu_only(monkeypatch):
+    "Also where a network moves to a GPU when its training has begun."
+    monkeypatch.setattr(nn.functional, "linear", lambda *args: pytest.fail("a product"))
+    conv = nn.Conv2d(3, 4, 3, padding=1)
+    with small_convolutions_as_products(conv):
+        assert conv.to("meta")(torch.zeros(2, 3, 1, 1, device="meta")).shape == (2, 4, 1, 1)
+        conv.to_empty(device="cpu")
+        assert conv(torch.zeros(3, 5, 5)).shape == (4, 5, 5)  # one image, no batch
+
+
 def test_contexts_end_with_an_error():
     model = digit_net()
-    with pytest.raises(RuntimeError), small_convolutions_as_products(model), bf16_training(model, CPU):
+    with pytest.raises(RuntimeError), training_arithmetic(model, CPU, "bf16"):
         model(torch.zeros(1, 2, 28, 28))
     assert not torch.is_autocast_enabled("cpu")
     assert not any("forward" in vars(module) for module in model.modules())

@@ -4,7 +4,7 @@ import pytest
 import torch
 from fastai.vision.core import TensorImageBW
 
-from digitfast import digit_dls
+from digitfast import BadSetting, digit_dls
 from digitfast.augment import ROTATION, SHEAR, RandomAffine
 
 
@@ -68,6 +68,12 @@ def test_never_mirrors_and_each_image_by_itself():
     batch = transform.encodes(TensorImageBW(picture().expand(8, -1, -1, -1)))
     assert type(batch) is TensorImageBW and batch.shape == (8, 1, 28, 28)
     assert len({float(image.sum()) for image in batch}) == 8 and batch.min() >= 0 and batch.max() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("strength", [0, -1.0, 7.0, math.nan])
+def test_strengths(strength):
+    with pytest.raises(BadSetting, match="strength"):
+        RandomAffine(strength)
 
 
 def test_training_batches_only(digits):

@@ -23,8 +23,9 @@ def results():
 
 
 def test_table_has_medians_and_deviations(results):
-    line = results_table(results).splitlines()[2]
-    assert line == "| a / b | **0.50** | 2.0 / 4.0 | 2.00 | 1.0 / 1.0 | 99.00 ± 1.00 / 99.00 ± 1.00 | 1.00 | 3 |"
+    cells = [cell.strip() for cell in results_table(results).splitlines()[2].split("|")[1:-1]]
+    assert cells == ["a / b", "**0.50**", "2.0 / 4.0", "2.00", "1.0 / 1.0", "9.0 / 9.0", "99.00 ± 1.00 / 99.00 ± 1.00",
+                     "1.00", "3"]
     assert "QUICK" not in results_table(results) and "QUICK" in results_table({**results, "quick": True})
 
 
@@ -50,21 +51,22 @@ def test_every_name_is_a_peer():
     assert {getattr(c, who) for c in COMPARISONS for who in ("ours", "theirs", "bare")} < set(peers.PEERS)
 
 
-@pytest.mark.parametrize("name", ["ours-article", "bare-digitnet", "article-simple", "article-pytorch",
-                                  "train-mnist-fast"])
-def test_each_peer_learns(digits, name, monkeypatch, capsys):
-    monkeypatch.setattr(peers, "EPOCHS_OF_SIMPLE", 2)
+@pytest.mark.parametrize("name", sorted(set(peers.PEERS) - {"open-digits"}))
+def test_each_peer_runs(digits, name, capsys):
     timing = peers.PEERS[name](digits, 1)
     assert timing.setup > 0 and timing.training > 0
     assert timing.accuracy is None if name == "article-pytorch" else 0 <= timing.accuracy <= 1
 
 
-def test_a_measurement_is_a_process_of_its_own(digits):
+def test_a_measurement_is_a_process_of_its_own(digits, monkeypatch):
     found = bench._measure("bare-simple", digits, 1, None)
     assert found.keys() == {"setup", "training", "accuracy", "peak_bytes", "process"}
     assert found["process"] > found["setup"] + found["training"] and found["peak_bytes"] > 50e6
     with pytest.raises(DigitError, match="bare-simple failed: .*nowhere"):
         bench._measure("bare-simple", digits / "nowhere", 1, None)
+    monkeypatch.setattr(bench.sys, "executable", "false")
+    with pytest.raises(DigitError, match="bare-simple failed: exit code 1"):
+        bench._measure("bare-simple", digits, 1, None)
 
 
 def test_idx_files_are_torchvisions(digits, tmp_path):
@@ -73,7 +75,7 @@ def test_idx_files_are_torchvisions(digits, tmp_path):
     from digitfast import digit_dls
     peers._write_idx(digits, tmp_path)
     theirs, ours = MNIST(tmp_path, train=False), digit_dls(digits).valid
-    assert torch.equal(theirs.data, ours.pixels) and torch.equal(theirs.targets, ours.labels)
+    assert torch.equal(theirs.data, ours.pixels.cpu()) and torch.equal(theirs.targets, ours.labels.cpu())
 
 
 def test_sample(digits, tmp_path):

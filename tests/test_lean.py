@@ -75,4 +75,6 @@ def test_batches_of_another_device(digits):
     "A loader without a device of its own still gets its batches to the model."
     learn = make(LeanLearner, digits, simple_net(), [])
     learn.dl = [1]
-    assert [t.device.type for t in learn._set_device((torch.zeros(1), torch.zeros(1)))] == ["cpu", "cpu"]
+    learn.model.to("meta")
+    learn.dls.device = torch.device("meta")
+    assert [t.device.type for t in learn._set_device((torch.zeros(1), torch.zeros(1)))] == ["meta", "meta"]

@@ -1,4 +1,5 @@
 """The README cannot drift: its commands, its Python, its table of runs and its table of modules are checked."""
+import json
 import re
 import shlex
 from pathlib import Path
@@ -8,6 +9,7 @@ import typer
 from test_architecture import MODULES, RANKS
 
 from digitfast import cli
+from digitfast.bench import results_table
 from digitfast.settings import named_runs
 
 ROOT = Path(__file__).parent.parent
@@ -48,6 +50,14 @@ def test_each_result_is_a_named_run():
         run = re.match(r"`([\w-]+)`(?: with `--epochs (\d+)`)?", row[0])
         assert row[2] == (run.group(2) or named_runs(ROOT / "settings.ini")[run.group(1)]["epochs"])
         assert re.fullmatch(r"\d+\.\d+( ± \d+\.\d+)? %", row[3]) and int(row[4]) >= 1
+
+
+def test_speed_is_that_of_the_last_bench():
+    files = list((ROOT / "benchmarks/results").glob("*.json"))
+    assert files
+    for file in files:
+        results = json.loads(file.read_text())
+        assert results_table(results) in README and not results["quick"]
 
 
 def test_modules_are_the_houses():

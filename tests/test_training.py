@@ -4,6 +4,7 @@ import re
 import pytest
 import torch
 from fastai.callback.core import Callback
+from fastai.callback.tracker import SaveModelCallback
 from fastai.callback.training import ShortEpochCallback
 
 from digitfast import (
@@ -21,7 +22,7 @@ from digitfast import (
 
 @pytest.fixture
 def learn(digits):
-    return simple_learner(digit_dls(digits, bs=32, num_workers=0))
+    return simple_learner(digit_dls(digits, bs=32, device="cpu"))
 
 
 def test_one_clean_line_an_epoch(learn, capsys):
@@ -139,11 +140,28 @@ def test_weight_average_is_the_mean_of_the_steps(digits):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 @pytest.mark.parametrize("precision", ["auto", "fp32", "bf16", "fp16"])
-def test_precisions_on_a_gpu(digits, precision):
-    learn = digit_learner(digit_dls(digits, bs=32, batch_tfms=RandomAffine()), "digitnet")
-    train_learner(learn, 3, 0.01, precision=precision, cbs=[WeightAverage(0.9)])
+@pytest.mark.parametrize("arch", ["digitnet", "resnet18"])
+def test_precisions_on_a_gpu(digits, arch, precision):
+    learn = digit_learner(digit_dls(digits, bs=32, batch_tfms=RandomAffine()), arch)
+    seen = {}
+    layer = next(module for module in learn.model.modules() if isinstance(module, torch.nn.Conv2d))
+    layer.register_forward_hook(lambda layer, x, out: seen.setdefault(layer.training, out.dtype))
+    train_learner(learn, 3, 0.01, precision=precision, cbs=[WeightAverage(0.9), LabelSmoothing()])
     assert all(p.dtype == torch.float32 and p.device.type == "cuda" for p in learn.model.parameters())
     assert learn.recorder.values[-1][0] < learn.recorder.values[0][0] and "forward" not in vars(learn.model)
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    assert seen[False] == torch.float32 and seen[True] == dtypes.get(precision, seen[True])
+    train_learner(learn.to_fp16(), 1, 0.01, precision=precision)
+    assert learn.mixed_precision is not None
+
+
+def test_the_best_epoch_is_kept_as_it_was_validated(digits, tmp_path):
+    "With fastai's own callback for it, which saves after validation and loads at the end."
+    learn = digit_learner(digit_dls(digits, bs=64, device="cpu"), "digitnet", path=tmp_path)
+    train_learner(learn, 3, 0.02, cbs=[WeightAverage(0.5), SaveModelCallback(monitor="valid_loss")])
+    best = min(values[1] for values in learn.recorder.values)
+    with learn.no_bar():
+        assert learn.validate()[0] == pytest.approx(best, rel=1e-4)
 
 
 @pytest.mark.parametrize("arch", ["digitnet", "article"])  # logits, log-probabilities
