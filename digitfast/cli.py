@@ -60,7 +60,7 @@ def fit(
         help="Turn, shear, zoom and shift the training images anew in each epoch: 1 for up to 20° and 15 %, 0 for not "
              "at all. Default: 0.0.")] = None,
     label_smoothing: Annotated[float | None, typer.Option(
-        help="Part of the probability that all classes share as the target, such as 0.05. Default: 0.0.")] = None,
+        help="Part of the probability that all classes share as the target, 0 for none. Default: 0.05.")] = None,
     ema: Annotated[float | None, typer.Option(
         help="Keep a running mean of the weights, of this decay (0.999), instead of the last ones. "
              "Default: 0.0.")] = None,

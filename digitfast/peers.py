@@ -208,8 +208,9 @@ def open_digits(folder: Path, seed: int) -> Timing:
     return Timing(unpacked - start, time.perf_counter() - unpacked)
 
 
-SIMPLE = {"bs": 256, "opt": "basic", "lr": 0.003, "schedule": "constant", "epochs": EPOCHS_OF_SIMPLE}
-ARTICLE = {"bs": 128, "opt": "sgd", "lr": 0.005, "mom": 0.8, "schedule": "constant"}
+SIMPLE = {"bs": 256, "opt": "basic", "lr": 0.003, "schedule": "constant", "label_smoothing": 0.0,
+          "epochs": EPOCHS_OF_SIMPLE}
+ARTICLE = {"bs": 128, "opt": "sgd", "lr": 0.005, "mom": 0.8, "schedule": "constant", "label_smoothing": 0.0}
 PEERS = {
     "ours-resnet18": lambda *args: ours("resnet18", *args),
     "bare-resnet18": lambda *args: bare("resnet18", *args),

@@ -50,7 +50,7 @@ def train_run(
     mom: float | None = None,  # momentum, 0 to below 1; None: what the optimiser and the schedule bring
     wd: float | None = None,  # weight decay, 0 or more; None: what the optimiser brings
     augment: float = 0.0,  # strength of `RandomAffine` on the training images, 1 for up to 20° and 15 %; 0: none
-    label_smoothing: float = 0.0,  # part of the probability that all classes share as the target, 0 to below 1
+    label_smoothing: float = 0.05,  # part of the probability that all classes share as the target, 0 to below 1
     ema: float = 0.0,  # decay of the running mean of the weights that is kept in the end, below 1; 0: the last weights
     precision: str = "auto",  # of the training passes: fp32, bf16, fp16, or auto for what is fast here
     holdout: float = 0.0,  # part of the training images to validate on instead of the test split

@@ -74,7 +74,7 @@ def test_momentum_reaches_optimiser_and_schedule(quick):
 def test_what_is_for_training_only_changes_the_run(quick):
     "And an export has none of it: it predicts like the run says."
     plain = weights(train_run(**quick))
-    for changed in ({"augment": 1.0}, {"ema": 0.9}, {"label_smoothing": 0.1}):
+    for changed in ({"augment": 1.0}, {"ema": 0.9}, {"label_smoothing": 0.2}):
         assert not torch.equal(plain[0], weights(train_run(**quick, **changed))[0])
     run = train_run(**quick, augment=1.0, ema=0.9, label_smoothing=0.1)
     learn = run.learner()
