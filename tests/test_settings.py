@@ -26,7 +26,8 @@ def test_the_named_runs_of_the_article(ini):
     for name in named_runs():
         assert set(read_settings(train_run, name)) <= set(parameter_types(train_run))
     assert read_settings(train_run, "article-pytorch") == {
-        "arch": "article", "opt": "sgd", "lr": 0.005, "mom": 0.8, "bs": 128, "schedule": "constant", "epochs": 20}
+        "arch": "article", "opt": "sgd", "lr": 0.005, "mom": 0.8, "bs": 128, "schedule": "constant",
+        "label_smoothing": 0.0, "epochs": 20}
     root = Path(digitfast.__file__).parent.parent / "settings.ini"
     assert root.read_text() == PACKED_SETTINGS.read_text()
 
