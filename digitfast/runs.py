@@ -85,6 +85,7 @@ def train_run(
     set_seed(seed)
     dls = digit_dls(path, bs=bs, holdout=holdout, seed=seed, size=size, batch_tfms=batch_tfms)
     learn = digit_learner(dls, arch, opt_func=opt_func, wd=wd, **moms)
+    chosen_precision = choose_precision(precision, learn.model, dls.device)
     folder = new_folder(Path(runs), name or arch)
     try:
         learn.path = folder
@@ -96,7 +97,7 @@ def train_run(
             "run": folder.name, "settings": {**settings, "name": folder.name},
             **_results(learn),
             "validated_on": "held-out training images" if holdout else "the test split",
-            "precision": choose_precision(precision, learn.model, dls.device),
+            "precision": chosen_precision,
             "parameters": sum(p.numel() for p in learn.model.parameters()),
             "seconds": {"preparation": round(ready - start, 2), "training": round(trained - ready, 2)},
             "data": {"path": str(path), "sha256": dls.checksum(), "training_images": len(dls.train_ds)},

@@ -144,6 +144,8 @@ def test_a_damaged_summary_hides_no_other_run(quick, tmp_path):
     ({"augment": -1.0}, BadSetting, "strength -1"), ({"augment": 9.0}, BadSetting, "strength 9"),
     ({"ema": 1.0}, BadSetting, "decay 1"), ({"label_smoothing": 1.0}, BadSetting, "smoothing of 1"),
     ({"precision": "bf6"}, UnknownName, "Did you mean bf16"),
+    pytest.param({"precision": "fp16"}, BadSetting, "GPU", marks=pytest.mark.skipif(
+        torch.cuda.is_available(), reason="a GPU takes fp16")),
     ({"name": "a/b"}, BadSetting, "a/b"), ({"name": ".."}, BadSetting, r"\.\."),
     ({"source": "nowhere"}, DigitError, "nowhere"),
 ])
