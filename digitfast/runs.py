@@ -73,11 +73,8 @@ def train_run(
     if wd is not None and not 0 <= wd < float("inf"):
         raise BadSetting(f"wd={wd}: a weight decay of 0 or more is wanted")
     batch_tfms = RandomAffine(augment) if augment else None
-    cbs = [CSVLogger(HISTORY)]
-    if label_smoothing:
-        cbs.append(LabelSmoothing(label_smoothing))
-    if ema:
-        cbs.append(WeightAverage(ema))
+    cbs = [CSVLogger(HISTORY), *([LabelSmoothing(label_smoothing)] if label_smoothing else []),
+           *([WeightAverage(ema)] if ema else [])]
     start = time.perf_counter()
     path = digits_path(source)
     if path == Path(source).expanduser().absolute():

@@ -155,7 +155,8 @@ def test_ctrl_c_on_a_terminal(digits, tmp_path):
     process = subprocess.Popen(
         [*DIGITFAST, "fit", "--arch", "simple", "--source", str(digits), "--bs", "8", "--epochs", "9999"],
         cwd=tmp_path, stdin=secondary, stdout=secondary, stderr=subprocess.PIPE, start_new_session=True,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "80"})
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # which jobs in the background ignore
     os.close(secondary)
     shown = bytearray()
 
