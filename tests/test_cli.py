@@ -7,9 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
-from threading import Thread
 
 import pytest
 import typer
@@ -158,24 +156,12 @@ def test_ctrl_c_on_a_terminal(digits, tmp_path):
         env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # which jobs in the background ignore
     os.close(secondary)
-    shown = bytearray()
-
-    def read():  # to the end: a terminal that nobody reads stops who writes to it
-        with suppress(OSError):  # the process has closed it
-            while some := os.read(primary, 4096):
-                shown.extend(some)
-    reader = Thread(target=read)
-    reader.start()
-    end = time.monotonic() + 60
+    shown, end = b"", time.monotonic() + 60
     while b"Epoch 2 training" not in shown and time.monotonic() < end:
-        time.sleep(0.01)
+        shown += os.read(primary, 4096)
     os.killpg(process.pid, signal.SIGINT)  # the terminal sends it to every process of the group
-    try:
-        err = process.communicate(timeout=60)[1].decode()
-    finally:
-        process.kill()
-        reader.join()
-        os.close(primary)
+    err = process.communicate(timeout=60)[1].decode()
+    os.close(primary)
     assert b"Epoch 2 training" in shown and b"\x1b[" in shown
     assert process.returncode == 130 and err == "digitfast: interrupted; nothing unfinished was kept\n"
     assert not list(Path(tmp_path, "runs").iterdir())
