@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from digitfast import __version__
-from digitfast.errors import BadSetting, DigitError, RunNotFound
+from digitfast.errors import BadSetting, DigitError
 from digitfast.registry import ARCHITECTURES, OPTIMIZERS, PRECISIONS, SCHEDULES
 from digitfast.settings import PACKED_SETTINGS, named_runs, read_settings
 
@@ -39,8 +39,15 @@ Bs = Annotated[int | None, typer.Option(help="Images a batch. Default: 128.")]
 Size = Annotated[int | None, typer.Option(help="Side of the images that the network sees, in pixels. Default: 28.")]
 Seed = Annotated[int | None, typer.Option(help="Of weights, order and held-out images. Default: 42.")]
 Runs = Annotated[str | None, typer.Option("--runs", help="Folder of the run folders. Default: runs.")]
-Target = Annotated[str, typer.Argument(metavar="RUN|FILE", help="Name or folder of a run, or a learner .pkl. A .pkl "
-                                       "can run code when opened: open only files that you trust.")]
+_NETWORK = ("name or folder of a run, a .safetensors or a .pkl. A .pkl can run code when opened: open only files that "
+            "you trust. Default: the network that comes with digitfast.")
+Images = Annotated[list[str], typer.Argument(
+    metavar="[RUN|FILE] IMAGE...", help="Photos, scans, drawings; a folder stands for all pictures in it. Before them "
+                                        "may stand a network: " + _NETWORK)]
+AsJson = Annotated[bool, typer.Option("--json", help="A JSON list, one entry a picture, with probabilities and boxes.")]
+Ink = Annotated[str, typer.Option(help="dark or light, against its paper; auto: whichever the picture shows.")]
+Steps = Annotated[Path | None, typer.Option(help="PNG to draw the way from the picture to what the network saw into.")]
+RunsFolder = Annotated[str, typer.Option("--runs", help="Folder of the run folders.")]
 
 
 @app.command()
@@ -61,6 +68,12 @@ def fit(
              "at all. Default: 0.0.")] = None,
     label_smoothing: Annotated[float | None, typer.Option(
         help="Part of the probability that all classes share as the target, 0 for none. Default: 0.05.")] = None,
+    pen: Annotated[float | None, typer.Option(
+        help="Part of the training images that get other strokes, a coarser resolution, traces of ruled lines and the "
+             "like, 0 to 1. Default: 0.0.")] = None,
+    non_digits: Annotated[float | None, typer.Option(
+        help="Letters, scribbles and pieces of digits to a digit in training, 0 to 1: the network learns to say \"no "
+             "digit\". Default: 0.0.")] = None,
     ema: Annotated[float | None, typer.Option(
         help="Keep a running mean of the weights, of this decay (0.999), instead of the last ones. "
              "Default: 0.0.")] = None,
@@ -118,18 +131,32 @@ def lr_find(
 
 @app.command()
 def evaluate(
-    target: Target,
+    target: Annotated[str | None, typer.Argument(metavar="[RUN|FILE]", help=_NETWORK.capitalize())] = None,
     source: Annotated[str | None, typer.Option(
         help="Digits to test on, as for fit; a folder may also hold the class folders themselves. "
              "Default: what the run was trained on; mnist for a FILE that lies in no run folder.")] = None,
-    runs: Annotated[str, typer.Option(help="Folder of the run folders.")] = "runs",
+    sets: Annotated[bool, typer.Option("--sets", help="Instead, a table over MNIST, other people's digits, handwriting "
+                                       "fonts, synthetic photos, and what is no digit. Some minutes.")] = False,
+    runs: RunsFolder = "runs",
 ):
-    "Accuracy on the test images with its 95 % interval, and which digits are mistaken for which."
-    from digitfast.evaluation import evaluate_learner
+    """Accuracy on the test images with its 95 % interval, and which digits are mistaken for which.
+
+    The network that comes with digitfast, and a .safetensors, take any pictures; others those they were trained for.
+    """
+    from digitfast.answers import open_network
+    network = open_network(target, runs)
+    if sets:
+        from digitfast.test_sets import evaluate_sets
+        evaluate_sets(network.for_pictures(), lambda line: print(line, flush=True))
+        return
     from digitfast.runs import test_folder
-    learn, trained_on = _open(target, runs)
-    folder = test_folder(source or trained_on)
-    evidence = evaluate_learner(learn, folder)
+    folder = test_folder(source or network.source)
+    if network.learn:
+        from digitfast.evaluation import evaluate_learner
+        evidence = evaluate_learner(network.learn, folder)
+    else:
+        from digitfast.test_sets import evaluate_pictures
+        evidence = evaluate_pictures(network.predictor, folder)
     low, high = evidence.interval
     print(f"accuracy {evidence.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), loss {evidence.loss:.4f}, "
           f"{evidence.n:,} images of {folder}")
@@ -143,35 +170,50 @@ def evaluate(
 
 @app.command()
 def predict(
-    target: Target,
-    images: Annotated[list[Path], typer.Argument(help="Pictures of one digit each, light ink on a dark ground as in "
-                                                 "MNIST; a folder stands for all pictures in it.")],
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON list with file, digit, probability and all "
-                                          "probabilities.")] = False,
-    runs: Annotated[str, typer.Option(help="Folder of the run folders.")] = "runs",
+    images: Images,
+    as_json: AsJson = False,
+    as_is: Annotated[bool, typer.Option("--as-is", help="The pictures are as those that the network was trained on: "
+                                        "MNIST's have light ink on a dark ground. So are those for a run that was "
+                                        "trained on other digits than mnist.")] = False,
+    ink: Ink = "auto",
+    steps: Steps = None,
+    runs: RunsFolder = "runs",
 ):
-    "The digit in each picture and its probability. A picture that cannot be read does not stop the others."
-    from digitfast.evaluation import predict_files
-    learn, _ = _open(target, runs)
-    answers = predict_files(learn, images)
-    if as_json:
-        print(json.dumps(answers, indent=2, ensure_ascii=False))
-    for answer in answers:
-        if "error" in answer:
-            _complain(answer["error"])
-        elif not as_json:
-            print(f"{answer['file']}  {answer['digit']}  {answer['probability']:.2%}")
-    if any("error" in answer for answer in answers):
-        raise typer.Exit(1)
+    "The digit in each picture and its probability, or that it is unsure, or no digit. For numbers see: digitfast read"
+    from digitfast.answers import digit_line, predict_pictures
+    network, images = _network_and_images(images, runs)
+    if network.learn and (as_is or network.source != "mnist"):
+        from digitfast.evaluation import predict_files
+        answers = predict_files(network.learn, images)
+    else:
+        answers = predict_pictures(images, network.for_pictures(), ink, as_is, steps)
+    _print_answers(answers, as_json, digit_line)
+
+
+@app.command()
+def read(
+    images: Images,
+    as_json: AsJson = False,
+    boxes: Annotated[Path | None, typer.Option(help="PNG to draw the picture and a box around each digit into.")] = None,
+    ink: Ink = "auto",
+    steps: Steps = None,
+    runs: RunsFolder = "runs",
+):
+    "The numbers in each picture, line by line, and how sure each digit is; ? stands for a mark that may be one."
+    from digitfast.answers import number_lines, read_pictures
+    network, images = _network_and_images(images, runs)
+    answers = read_pictures(images, network.for_pictures(), ink, boxes, steps)
+    _print_answers(answers, as_json, number_lines)
 
 
 @app.command()
 def export(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Name or folder of a run.")],
-    to: Annotated[Path | None, typer.Option(help="File to write. Default: RUN.pkl.")] = None,
-    runs: Annotated[str, typer.Option(help="Folder of the run folders.")] = "runs",
+    to: Annotated[Path | None, typer.Option(help="File to write: .pkl, or .safetensors, which holds no code. "
+                                            "Default: RUN.pkl.")] = None,
+    runs: RunsFolder = "runs",
 ):
-    "Copy a run's learner to one file, for fastai's load_learner and for predict and evaluate here."
+    "Copy a run's network to one file: a .pkl for fastai's load_learner, or a .safetensors for predict and read here."
     from digitfast.run_folders import export_run
     print(export_run(run, to, runs))
 
@@ -233,18 +275,25 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
         raise typer.Exit
 
 
-def _open(target: str, runs: str):
-    "The learner that `target` names, and the source that it was trained on."
-    from digitfast.run_folders import find_run
-    from digitfast.saving import open_learner
-    if not Path(target).is_file():
-        run = find_run(target, runs)
-        return run.learner(), run.summary["settings"]["source"]
-    try:
-        source = find_run(Path(target).parent).summary["settings"]["source"]
-    except RunNotFound:
-        source = "mnist"
-    return open_learner(target), source
+def _network_and_images(targets: list[str], runs: str):
+    "The network that the first of `targets` names, or digitfast's own, and the pictures."
+    from digitfast.answers import is_network, open_network
+    named = is_network(targets[0], runs)
+    if named and len(targets) == 1:
+        raise BadSetting(f"{targets[0]} is a network; name pictures behind it")
+    return open_network(targets[0] if named else None, runs), targets[1:] if named else targets
+
+
+def _print_answers(answers: list[dict], as_json: bool, lines) -> None:
+    if as_json:
+        print(json.dumps(answers, indent=2, ensure_ascii=False))
+    for answer in answers:
+        if "error" in answer:
+            _complain(answer["error"])
+        elif not as_json:
+            print(lines(answer), flush=True)
+    if any("error" in answer for answer in answers):
+        raise typer.Exit(1)
 
 
 def _complain(message: object) -> None:

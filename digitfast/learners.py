@@ -18,7 +18,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from digitfast.errors import BadSetting
 from digitfast.lean import LeanLearner
-from digitfast.models import NLLLossFlat, PlainCrossEntropyLoss, article_net, digit_net, digit_net_deep, simple_net
+from digitfast.losses import NLLLossFlat, PlainCrossEntropyLoss
+from digitfast.models import article_net, digit_net, digit_net_deep, simple_net
 from digitfast.registry import ARCHITECTURES, resolve, unknown
 
 ARTICLE_SGD = partial(SGD, mom=0.8)

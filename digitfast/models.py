@@ -1,6 +1,6 @@
-"""Networks that are written here, and their losses."""
+"""Networks that are written here."""
 import torch
-from fastai.losses import BaseLoss, CrossEntropyLossFlat
+import torch.nn.functional as F
 from torch import nn
 
 from digitfast.errors import BadSetting
@@ -85,31 +85,11 @@ def _block(channels_in: int, channels: int, **kwargs) -> list[nn.Module]:
     return [nn.Conv2d(channels_in, channels, bias=False, **kwargs), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
 
 
-class _PlainTensors:
-    "Mixin of a fastai loss: it gives a plain tensor, since fastai's own type slows down all that follows."
+def with_no_digit(
+    logits: torch.Tensor,  # `[n, classes]`, of a network that was trained with `NonDigits`
+) -> torch.Tensor:  # `[n, classes + 1]`, the last one for "no digit"
+    """The logits of the classes and of "no digit", which is always 0: the others say what speaks for them against it.
 
-    def _contiguous(self, x):
-        if isinstance(x, torch.Tensor):
-            if type(x) is not torch.Tensor:
-                x = torch.as_subclass(x, torch.Tensor)
-            x = x.transpose(self.axis, -1).contiguous()
-        return x
-
-
-class PlainCrossEntropyLoss(_PlainTensors, CrossEntropyLossFlat):
-    "fastai's `CrossEntropyLossFlat`, on plain tensors."
-
-
-class NLLLossFlat(_PlainTensors, BaseLoss):
-    "`nn.NLLLoss` as fastai's `Learner` wants a loss: it knows how to turn log-probabilities into probabilities."
-
-    def __init__(self, *args, axis: int = -1, **kwargs):
-        super().__init__(nn.NLLLoss, *args, axis=axis, **kwargs)
-
-    def decodes(self, x: torch.Tensor) -> torch.Tensor:
-        "The class of highest probability."
-        return x.argmax(dim=self.axis)
-
-    def activation(self, x: torch.Tensor) -> torch.Tensor:
-        "Probabilities from log-probabilities."
-        return x.exp()
+    A softmax does not change when all logits move together, so one of them can be fixed without loss.
+    """
+    return F.pad(logits, (0, 1))

@@ -51,14 +51,20 @@ def new_folder(
 
 def export_run(
     name: str | Path,  # of a run, or its folder
-    to: str | Path | None = None,  # file to write; None: the run's name with .pkl in the current folder
+    to: str | Path | None = None,  # .pkl or .safetensors to write; None: the run's name with .pkl
     runs: str | Path = "runs",  # folder of the run folders
 ) -> Path:
-    "Copy a run's learner to one file. Raises: `BadSetting` if the file exists."
+    """Copy a run's learner to one file, or write its weights to a .safetensors, which holds no code.
+
+    Raises: `BadSetting` if the file exists, or for an architecture that a .safetensors cannot hold.
+    """
     run = find_run(name, runs)
     to = Path(to or f"{run.path.name}.pkl")
     if to.exists():
         raise BadSetting(f"{to} exists; name another file")
+    if to.suffix == ".safetensors":
+        from digitfast.predictor import predictor_of, save_predictor
+        return save_predictor(predictor_of(run.learner(), run.summary), to)
     with whole_file(to) as part:
         shutil.copyfile(run.path / LEARNER, part)
     return to

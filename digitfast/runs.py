@@ -11,19 +11,26 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
+import torch
 from fastai.callback.progress import CSVLogger
 from fastai.callback.schedule import minimum, slide, steep, valley
+from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.torch_core import set_seed
+from fastcore.basics import noop
 
 from digitfast.arithmetic import choose_precision
-from digitfast.augment import RandomAffine
+from digitfast.augment import RandomAffine, RandomPen
+from digitfast.calibration import expected_calibration_error, fit_temperature, probabilities
 from digitfast.circumstances import circumstances
 from digitfast.errors import BadData, BadSetting
 from digitfast.evaluation import accuracy_interval
 from digitfast.files import whole_file
 from digitfast.learners import digit_learner
-from digitfast.loaders import SPLITS, digit_dls, find_splits
+from digitfast.loaders import SPLITS, ResidentDL, digit_dls, find_splits
+from digitfast.mnist_form import SIDE
+from digitfast.non_digits import non_digits as non_digit_images
 from digitfast.registry import optimizer
 from digitfast.run_folders import HISTORY, LEARNER, SUMMARY, Run, new_folder
 from digitfast.saving import save_learner
@@ -31,12 +38,15 @@ from digitfast.settings import FILE, write_settings
 from digitfast.sources import digits_path
 from digitfast.training import (
     LabelSmoothing,
+    NonDigits,
     WeightAverage,
     check_recipe,
     check_seed,
     console_table,
     train_learner,
 )
+
+REFUSED = 0.007  # part of the held-out digits that "unsure" may be said of
 
 
 def train_run(
@@ -50,6 +60,8 @@ def train_run(
     mom: float | None = None,  # momentum, 0 to below 1; None: what the optimiser and the schedule bring
     wd: float | None = None,  # weight decay, 0 or more; None: what the optimiser brings
     augment: float = 0.0,  # strength of `RandomAffine` on the training images, 1 for up to 20° and 15 %; 0: none
+    pen: float = 0.0,  # part of the training images that `RandomPen` changes in each of its ways, 0 to 1
+    non_digits: float = 0.0,  # letters, scribbles and pieces to a digit in training (`NonDigits`), 0 to 1
     label_smoothing: float = 0.05,  # part of the probability that all classes share as the target, 0 to below 1
     ema: float = 0.0,  # decay of the running mean of the weights that is kept in the end, below 1; 0: the last weights
     precision: str = "auto",  # of the training passes: fp32, bf16, fp16, or auto for what is fast here
@@ -72,7 +84,9 @@ def train_run(
     opt_func, moms = _optimizer(opt, mom)
     if wd is not None and not 0 <= wd < float("inf"):
         raise BadSetting(f"wd={wd}: a weight decay of 0 or more is wanted")
-    batch_tfms = RandomAffine(augment) if augment else None
+    if not 0 <= non_digits <= 1:
+        raise BadSetting(f"non_digits={non_digits}: non-digits to a digit are wanted, 0 to 1, such as 0.2")
+    batch_tfms = [*([RandomAffine(augment)] if augment else []), *([RandomPen(pen)] if pen else [])]
     cbs = [CSVLogger(HISTORY), *([LabelSmoothing(label_smoothing)] if label_smoothing else []),
            *([WeightAverage(ema)] if ema else [])]
     start = time.perf_counter()
@@ -83,6 +97,8 @@ def train_run(
     dls = digit_dls(path, bs=bs, holdout=holdout, seed=seed, size=size, batch_tfms=batch_tfms)
     learn = digit_learner(dls, arch, opt_func=opt_func, wd=wd, **moms)
     chosen_precision = choose_precision(precision, learn.model, dls.device)
+    if non_digits:
+        cbs.append(NonDigits(_non_digits(dls, seed), non_digits))
     folder = new_folder(Path(runs), name or arch)
     try:
         learn.path = folder
@@ -94,6 +110,7 @@ def train_run(
             "run": folder.name, "settings": {**settings, "name": folder.name},
             **_results(learn),
             "validated_on": "held-out training images" if holdout else "the test split",
+            **({"calibration": _calibration(learn, bool(non_digits))} if holdout else {}),
             "precision": chosen_precision,
             "parameters": sum(p.numel() for p in learn.model.parameters()),
             "seconds": {"preparation": round(ready - start, 2), "training": round(trained - ready, 2)},
@@ -164,6 +181,28 @@ def _optimizer(opt: str, mom: float | None) -> tuple:
     if "mom" not in inspect.signature(opt_func).parameters:
         raise BadSetting(f"the optimiser {opt!r} has no momentum; leave mom out, or take sgd or adam")
     return partial(opt_func, mom=mom), {"moms": (mom, mom, mom)}
+
+
+def _non_digits(dls: DataLoaders, seed: int) -> torch.Tensor:
+    "Non-digits in the form of the training images, half as many as there are of those. Raises: `BadSetting`."
+    ours = isinstance(dls.train, ResidentDL) and dls.train.pixels.shape[1] == SIDE
+    if not ours or list(dls.vocab) != list("0123456789"):
+        raise BadSetting(f"non_digits wants the ten digits, as images of size={SIDE} that are kept in memory; "
+                         f"these are {', '.join(dls.vocab)}")
+    images, labels = dls.train.pixels.cpu().numpy(), dls.train.labels.cpu().numpy()
+    return torch.from_numpy(non_digit_images(len(images) // 2, images, labels, np.random.default_rng(seed)))
+
+
+def _calibration(learn: Learner, no_digit: bool) -> dict[str, float]:
+    "What held-out images say of the probabilities: the temperature that makes them right, and where to say \"unsure\"."
+    with learn.no_bar():
+        outputs, labels = learn.get_preds(dl=learn.dls.valid, act=noop)
+    temperature = fit_temperature(outputs, labels, no_digit)
+    before, after = (probabilities(outputs, t, no_digit) for t in (1.0, temperature))
+    return {"temperature": round(temperature, 4),
+            "threshold": round(float(after[:, :-1].amax(1).quantile(REFUSED)), 4),
+            "expected_calibration_error": round(expected_calibration_error(after, labels), 5),
+            "without_temperature": round(expected_calibration_error(before, labels), 5)}
 
 
 def _results(learn: Learner) -> dict[str, Any]:

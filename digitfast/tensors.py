@@ -12,7 +12,7 @@ from fastai.data.external import fastai_path
 from fastcore.imports import IN_NOTEBOOK
 from fastprogress.fastprogress import progress_bar
 
-from digitfast.images import fit_square, read_grey
+from digitfast.pictures import fit_square, read_grey
 
 CACHE = "digitfast"  # folder of the cache files, in fastai's data folder
 

@@ -10,13 +10,15 @@ import torch
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
 from fastai.learner import Learner
-from fastai.torch_core import default_device
+from fastai.torch_core import TensorImageBW, default_device
 from fastcore.basics import noop
 from fastcore.imports import IN_NOTEBOOK
 
 from digitfast.arithmetic import choose_precision, training_arithmetic
 from digitfast.errors import BadSetting
+from digitfast.models import with_no_digit
 from digitfast.registry import PRECISIONS, SCHEDULES, unknown
+from digitfast.tensors import channels_last
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _COLUMNS = {"epoch": "Epoch", "train_loss": "Training loss", "valid_loss": "Validation loss",
@@ -117,6 +119,39 @@ class LabelSmoothing(Callback):
         if self.training:
             equal_shares = -self.pred.log_softmax(-1).mean()
             self.learn.loss_grad = torch.lerp(self.loss_grad, equal_shares, self.smoothing)
+
+
+class NonDigits(Callback):
+    """Trains a network to say "no digit" as well: each training batch gets some of `images` beside its digits.
+
+    "No digit" needs no output of its own (see `with_no_digit`), and the softmax that fastai takes stays right among
+    digits. Validation is on digits alone, and so is the loss shown for it. Raises: `BadSetting`.
+    """
+
+    order = -1  # before the other callbacks see the batch
+
+    def __init__(
+        self,
+        images: torch.Tensor,  # uint8 `[n, h, w]`, of the same form and size as the digits, 255 = ink
+        share: float = 0.2,  # non-digits to a digit in a training batch, above 0 to 1
+    ):
+        super().__init__()
+        if not 0 < share <= 1:
+            raise BadSetting(f"non_digits={share}: non-digits to a digit are wanted, above 0 to 1, such as 0.2")
+        self.images, self.share = images, share
+
+    def before_batch(self):
+        if self.training:
+            digits, labels = self.xb[0], self.yb[0]
+            drawn = torch.randint(len(self.images), (max(1, round(len(digits) * self.share)),))
+            images, none = self.dl.after_batch((TensorImageBW(self.images[drawn, None].to(digits.device)),
+                                                labels.new_full((len(drawn),), self.dls.c)))
+            self.learn.xb = (torch.cat([digits, channels_last(images)]),)
+            self.learn.yb = (torch.cat([labels, none]),)
+
+    def after_pred(self):
+        if self.training:
+            self.learn.pred = with_no_digit(self.pred)
 
 
 class _LossScaling(MixedPrecision):

@@ -1,0 +1,170 @@
+"""A network by its name, and its answers for pictures; one that cannot be read does not stop the others."""
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from digitfast.errors import BadImage, RunNotFound
+from digitfast.figures import check_figures, draw_boxes, draw_steps
+from digitfast.pictures import fit_square, read_grey
+from digitfast.predictor import SIDE, Predictor, open_predictor, predictor_of
+from digitfast.reading import Digit, read_digit, read_digits
+from digitfast.run_folders import find_run
+
+#: What a folder's pictures are known by.
+SUFFIXES = {".bmp", ".gif", ".heic", ".ico", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff",
+            ".webp"}
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    "A network as it was named: a `Predictor`, or a fastai `Learner` with what its run says of it."
+    predictor: Predictor | None = None
+    learn: Any = None
+    summary: dict[str, Any] | None = None  # of the run; None: it lies in no run folder
+
+    @property
+    def source(self) -> str:
+        "What it was trained on."
+        return self.summary["settings"]["source"] if self.summary else "mnist"
+
+    def for_pictures(self) -> Predictor:
+        "It as a `Predictor`. Raises: `BadSetting` for a network of images of another size."
+        return self.predictor or predictor_of(self.learn, self.summary)
+
+
+def open_network(
+    target: str | Path | None = None,  # name or folder of a run, a .safetensors or a .pkl; None: what digitfast brings
+    runs: str | Path = "runs",  # folder of the run folders
+) -> Network:
+    "The network of that name. A .pkl can run code: open only what you trust. Raises: `RunNotFound`, `BadData`."
+    if target is None:
+        return Network(Predictor.packed())
+    if Path(target).suffix == ".safetensors":
+        return Network(open_predictor(target))
+    if not Path(target).is_file():
+        run = find_run(target, runs)
+        return Network(learn=run.learner(), summary=run.summary)
+    from digitfast.saving import open_learner  # so that the others need no fastai
+    try:
+        summary = find_run(Path(target).parent).summary
+    except RunNotFound:
+        summary = None
+    return Network(learn=open_learner(target), summary=summary)
+
+
+def is_network(
+    target: str | Path,
+    runs: str | Path = "runs",  # folder of the run folders
+) -> bool:
+    "Whether `target` names a network, and not a picture."
+    path = Path(target)
+    if path.is_file():
+        return path.suffix in (".pkl", ".safetensors")
+    return any((folder / "summary.json").is_file() for folder in (path, Path(runs) / path))
+
+
+def predict_pictures(
+    images: Iterable[str | Path],  # files, and folders that stand for all pictures in them
+    predictor: Predictor | None = None,  # None: the network that comes with digitfast
+    ink: str = "auto",  # dark or light, against its paper
+    as_is: bool = False,  # whether the pictures are in MNIST's form already, and want only its size
+    steps: str | Path | None = None,  # .png to draw the steps of the one picture into
+) -> list[dict]:
+    """The one digit in each picture: file, answer, digit (None if unsure), probability, probabilities by class, no_digit,
+    box, and how many digits there are. For a picture that cannot be read: file and error."""
+    predictor = predictor or Predictor.packed()
+    if as_is:
+        return _answers(images, lambda file: _as_is(file, predictor))
+    check_figures(images, steps)
+    return _answers(images, lambda file: _one(file, predictor, ink, steps))
+
+
+def read_pictures(
+    images: Iterable[str | Path],  # files, and folders that stand for all pictures in them
+    predictor: Predictor | None = None,  # None: the network that comes with digitfast
+    ink: str = "auto",  # dark or light, against its paper
+    boxes: str | Path | None = None,  # .png to draw the one picture with a box around each digit into
+    steps: str | Path | None = None,  # .png to draw the steps of the one picture into
+) -> list[dict]:
+    "All digits in each picture: file, text, and lines of digits with label, probability and box; or file and error."
+    predictor = predictor or Predictor.packed()
+    check_figures(images, boxes, steps)
+    return _answers(images, lambda file: _all(file, predictor, ink, boxes, steps))
+
+
+def digit_line(answer: dict) -> str:
+    "One line for an answer of `predict_pictures`."
+    if answer["digit"] is None:
+        likely = f" (most like {answer['guess']}, {answer['probability']:.2%})" if "guess" in answer else ""
+        return f"{answer['file']}  {answer['answer']}{likely}"
+    more = f"  (one of {answer['digits']} digits: see digitfast read)" if answer.get("digits", 1) > 1 else ""
+    return f"{answer['file']}  {answer['digit']}  {answer['probability']:.2%}{more}"
+
+
+def number_lines(answer: dict) -> str:
+    "A line for each line of an answer of `read_pictures`."
+    if not answer["lines"]:
+        return f"{answer['file']}  no digit"
+    sure = [" ".join(f"{digit['probability']:.0%}" for digit in line) for line in answer["lines"]]
+    return "\n".join(f"{answer['file']}  {text}  {chances}"
+                     for text, chances in zip(answer["text"].split("\n"), sure, strict=True))
+
+
+def _answers(images: Iterable[str | Path], answer: Callable[[Path], dict]) -> list[dict]:
+    answers = []
+    for file, error in _files(images):
+        try:
+            answers.append({"file": str(file), **({"error": error} if error else answer(file))})
+        except BadImage as e:
+            answers.append({"file": str(file), "error": str(e)})
+    return answers
+
+
+def _files(images: Iterable[str | Path]) -> Iterator[tuple[Path, str]]:
+    "Each file, and what is wrong with it before it is opened."
+    for image in map(Path, images):
+        try:
+            if not image.is_dir():
+                yield image, ""
+                continue
+            found = sorted(f for f in image.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+        except (OSError, ValueError) as e:  # a folder without permission, a name with a null byte
+            yield image, f"{str(image)!r} cannot be read: {getattr(e, 'strerror', None) or e}"
+            continue
+        yield from ((file, "") for file in found)
+        if not found:
+            yield image, f"{image} holds no pictures"
+
+
+def _one(file: Path, predictor: Predictor, ink: str, steps: str | Path | None) -> dict:
+    digit, reading = read_digit(file, predictor, ink)
+    if steps:
+        draw_steps(reading, steps)
+    if digit is None:
+        return {"answer": "no digit", "digit": None}
+    return {"answer": digit.answer, **_described(digit), "no_digit": digit.no_digit,
+            "probabilities": digit.probabilities, "digits": len(reading.digits)}
+
+
+def _as_is(file: Path, predictor: Predictor) -> dict:
+    chances = predictor.chances(np.asarray(fit_square(read_grey(file), SIDE))[None])[0].tolist()
+    probabilities = dict(zip(predictor.vocab, chances, strict=False))
+    best = max(probabilities, key=probabilities.__getitem__)
+    return {"answer": best, "digit": best, "probability": probabilities[best], "no_digit": chances[-1],
+            "probabilities": probabilities}
+
+
+def _all(file: Path, predictor: Predictor, ink: str, boxes: str | Path | None, steps: str | Path | None) -> dict:
+    reading = read_digits(file, predictor, ink)
+    if boxes:
+        draw_boxes(file, reading, boxes)
+    if steps:
+        draw_steps(reading, steps)
+    return {"text": reading.text, "lines": [[_described(digit) for digit in line] for line in reading.lines]}
+
+
+def _described(digit: Digit) -> dict:
+    return {"digit": digit.label, "guess": digit.guess, "probability": digit.probability, "box": list(digit.box)}

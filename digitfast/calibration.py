@@ -1,0 +1,58 @@
+"""How far a network's probabilities can be believed, and how to make them right."""
+import torch
+import torch.nn.functional as F
+
+from digitfast.models import with_no_digit
+
+
+def probabilities(
+    logits: torch.Tensor,  # `[n, classes]`
+    temperature: float = 1.0,  # that they are divided by, above 0
+    no_digit: bool = False,  # whether the network was trained with `NonDigits`
+) -> torch.Tensor:  # float64 `[n, classes + 1]`, the last one of "no digit": 0 for a network that does not know it
+    "Probabilities from the logits of a network."
+    logits = logits.double() / temperature
+    return with_no_digit(logits).softmax(dim=1) if no_digit else F.pad(logits.softmax(dim=1), (0, 1))
+
+
+def fit_temperature(
+    logits: torch.Tensor,  # `[n, classes]`, of images that the network was not trained on
+    labels: torch.Tensor,  # int64 `[n]`
+    no_digit: bool = False,  # whether the network was trained with `NonDigits`
+) -> float:
+    """The temperature at which the probabilities are likeliest for these labels.
+
+    Above 1 the network was too sure of itself, below 1 not sure enough.
+    Source: Guo et al., "On Calibration of Modern Neural Networks" (2017).
+    """
+    candidates = torch.logspace(-1, 1, 401, dtype=torch.float64).tolist()  # one number: trying out is exact enough
+    right = labels.view(-1, 1)
+    return min(candidates, key=lambda t: -float(
+        probabilities(logits, t, no_digit).gather(1, right).clamp_min(1e-12).log().mean()))
+
+
+def expected_calibration_error(
+    chances: torch.Tensor,  # `[n, classes + 1]` from `probabilities`
+    labels: torch.Tensor,  # int64 `[n]`
+    bins: int = 15,
+) -> float:
+    """The mean difference between how sure a network is and how often it is right, 0..1, over bins of equal width.
+
+    Source: Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning" (2015).
+    """
+    sure, answer = chances[:, :-1].max(dim=1)
+    right = (answer == labels).double()
+    which = (sure * bins).long().clamp(0, bins - 1)
+    gaps = torch.zeros(bins, dtype=torch.float64).index_add_(0, which, right - sure)
+    return float(gaps.abs().sum() / len(labels))
+
+
+def accuracy_over_coverage(
+    chances: torch.Tensor,  # `[n, classes + 1]` from `probabilities`
+    labels: torch.Tensor,  # int64 `[n]`
+    coverages: tuple[float, ...] = (1.0, 0.99, 0.98, 0.95, 0.9),  # parts of the images that are answered
+) -> dict[float, float]:
+    "The accuracy among the surest part of the images, for each of `coverages`."
+    sure, answer = chances[:, :-1].max(dim=1)
+    right = (answer == labels).double()[sure.argsort(descending=True)]
+    return {part: float(right[:max(1, round(part * len(right)))].mean()) for part in coverages}

@@ -1,0 +1,34 @@
+"""Losses of the networks, as fastai's `Learner` wants them."""
+import torch
+from fastai.losses import BaseLoss, CrossEntropyLossFlat
+from torch import nn
+
+
+class _PlainTensors:
+    "Mixin of a fastai loss: it gives a plain tensor, since fastai's own type slows down all that follows."
+
+    def _contiguous(self, x):
+        if isinstance(x, torch.Tensor):
+            if type(x) is not torch.Tensor:
+                x = torch.as_subclass(x, torch.Tensor)
+            x = x.transpose(self.axis, -1).contiguous()
+        return x
+
+
+class PlainCrossEntropyLoss(_PlainTensors, CrossEntropyLossFlat):
+    "fastai's `CrossEntropyLossFlat`, on plain tensors."
+
+
+class NLLLossFlat(_PlainTensors, BaseLoss):
+    "`nn.NLLLoss` as fastai's `Learner` wants a loss: it knows how to turn log-probabilities into probabilities."
+
+    def __init__(self, *args, axis: int = -1, **kwargs):
+        super().__init__(nn.NLLLoss, *args, axis=axis, **kwargs)
+
+    def decodes(self, x: torch.Tensor) -> torch.Tensor:
+        "The class of highest probability."
+        return x.argmax(dim=self.axis)
+
+    def activation(self, x: torch.Tensor) -> torch.Tensor:
+        "Probabilities from log-probabilities."
+        return x.exp()

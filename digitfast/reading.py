@@ -1,0 +1,151 @@
+"""A picture → the numbers written in it: which pieces of ink make up which digits, and how sure that is."""
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from digitfast.ink import SMALL, Ink, find_ink
+from digitfast.mnist_form import mnist_form
+from digitfast.pictures import read_picture
+from digitfast.predictor import Predictor
+from digitfast.segments import Piece, candidates, cut_touching, find_pieces, join, line_height, text_lines
+
+SPACE = 1.5  # gap between two digits that ends a number, in heights of the line
+CUT_COST = 0.7  # of a cut through connected ink, in units of log-probability
+GAP_COST = 2.0  # of parts that lie as far from each other as the line is high
+DROP_COST = 1.0  # of a part as high as the line that is taken for no digit
+
+
+@dataclass(frozen=True, eq=False)
+class Digit:
+    "A mark in a picture that is a digit, or may be one."
+    label: str | None  # its class; None: unsure
+    guess: str  # the likeliest class
+    probability: float  # of the likeliest class, 0..1
+    no_digit: float  # probability that it is none, 0..1
+    box: tuple[int, int, int, int]  # left, top, right and bottom, in pixels of the picture
+    image: np.ndarray  # uint8 `[28, 28]`: what the network saw
+    probabilities: dict[str, float]  # of each class
+
+    @property
+    def answer(self) -> str:
+        "The class; else \"unsure\", or \"no digit\" where that is likelier than any."
+        return self.label or ("no digit" if self.no_digit > self.probability else "unsure")
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    "What is written in a picture."
+    lines: list[list[Digit]]  # in reading order
+    ink: Ink
+    grey: np.ndarray  # uint8 `[h, w]`: the picture as it was looked at
+
+    @property
+    def text(self) -> str:
+        "The digits, line by line; `?` for a mark that may be one, a space where a number ends."
+        return "\n".join("".join(map(_spaced, [None, *line], line)) for line in self.lines)
+
+    @property
+    def digits(self) -> list[Digit]:
+        "The digits of all lines that are sure."
+        return [digit for line in self.lines for digit in line if digit.label is not None]
+
+
+def read_digits(
+    picture,  # a path, the bytes of an image file, a PIL image, an array or a tensor
+    predictor: Predictor | None = None,  # None: the network that comes with digitfast
+    ink: str = "auto",  # dark or light, against its paper; auto: whichever the picture shows
+) -> Reading:
+    "The digits in a picture, line by line. Raises: `BadImage`, which names the file; `BadSetting`."
+    predictor = predictor or Predictor.packed()
+    grey, scale = read_picture(picture)
+    found = find_ink(grey, ink)
+    lines = [_read_line(line, predictor) for line in text_lines(find_pieces(found.density))]
+    if any(digit.label for line in lines for digit in line):  # else what may be a digit is all there is
+        lines = [line for line in lines if any(digit.label for digit in line)]
+    return Reading([[_in_picture(digit, scale) for digit in line] for line in lines if line], found, grey)
+
+
+def read_digit(
+    picture,  # as for `read_digits`, and so are the others
+    predictor: Predictor | None = None,
+    ink: str = "auto",
+) -> tuple[Digit | None, Reading]:  # None: there is no digit
+    """The one digit in a picture: of several the most prominent, by its height and how sure it is.
+
+    All ink of a picture of less than 64 pixels is taken to be the digit's.
+    """
+    predictor = predictor or Predictor.packed()
+    grey, scale = read_picture(picture)
+    if min(grey.shape) >= SMALL:
+        reading = read_digits(picture, predictor, ink)
+        found = [digit for line in reading.lines for digit in line]
+        return max(found, key=lambda d: (d.box[3] - d.box[1]) * d.probability, default=None), reading
+    found = find_ink(grey, ink)
+    image = mnist_form(found.density)
+    chances = predictor.chances(image[None])[0]
+    digit = _digit(Piece(0, 0, found.density), image, chances, predictor)
+    if not image.any() or digit.probability <= digit.no_digit:
+        return None, Reading([], found, grey)
+    digit = _in_picture(digit, scale)
+    return digit, Reading([[digit]], found, grey)
+
+
+def _in_picture(digit: Digit, scale: float) -> Digit:
+    "`digit` with its box in pixels of the picture that the one which was looked at is `scale` times as large as."
+    return replace(digit, box=tuple(round(x / scale) for x in digit.box))
+
+
+def _read_line(line: Sequence[Piece], predictor: Predictor) -> list[Digit]:
+    "The digits of a line: of all ways to put its parts together, the one that the network finds likeliest."
+    parts = cut_touching(line)
+    runs = candidates(parts)
+    joined = [join(parts[start:stop]) for start, stop in runs]
+    images = np.stack([mnist_form(piece.ink) for piece in joined])
+    chances = predictor.chances(images)
+    height = line_height(line)
+    best: list[tuple[float, int, bool]] = [(0.0, -1, False)]  # score of the parts up to here, last run, a digit or not
+    for stop in range(1, len(parts) + 1):
+        ways = []
+        for i, (start, end) in enumerate(runs):
+            if end == stop:
+                digit, none = _scores(parts[start:stop], joined[i], chances[i], height)
+                ways += [(best[start][0] + digit, i, True), (best[start][0] + none, i, False)]
+        best.append(max(ways))
+    digits, at = [], len(parts)
+    while at:
+        _, i, is_digit = best[at]
+        if is_digit or joined[i].height > 0.5 * height:
+            digits.append(_digit(joined[i], images[i], chances[i], predictor))
+        at = runs[i][0]
+    return [digit for digit in reversed(digits) if digit.probability > digit.no_digit / 4]
+
+
+def _scores(parts: Sequence[Piece], joined: Piece, chances: np.ndarray, height: float) -> tuple[float, float]:
+    "How well it fits that these parts are one digit, and that they are none, as log-probabilities."
+    ends = zip(parts, parts[1:], strict=False)
+    gaps = sum(max(0, b.left - a.right) for a, b in ends) / height
+    shortfall = max(0.0, 0.6 - joined.height / height)  # digits of a line are about as high as it is
+    digit = math.log(chances[:-1].max() + 1e-6) - GAP_COST * gaps - 4 * shortfall
+    none = math.log(chances[-1] + 1e-3) - DROP_COST * min(1, joined.height / height)
+    if len(parts) > 1:
+        none = -math.inf  # several parts that are no digit are none one by one
+    cut = CUT_COST if parts[-1].cut and parts[-1].right < joined.right + 1 else 0
+    return digit - cut, none - cut
+
+
+def _digit(piece: Piece, image: np.ndarray, chances: np.ndarray, predictor: Predictor) -> Digit:
+    best = int(chances[:-1].argmax())
+    probability, guess = float(chances[best]), predictor.vocab[best]
+    label = guess if probability >= predictor.threshold else None
+    box = (piece.left, piece.top, piece.right, piece.bottom)
+    return Digit(label, guess, probability, float(chances[-1]), box, image,
+                 dict(zip(predictor.vocab, chances.tolist(), strict=False)))
+
+
+def _spaced(before: Digit | None, digit: Digit) -> str:
+    "The text of `digit`, behind a space where it is far from the one before."
+    height = max(digit.box[3] - digit.box[1], before.box[3] - before.box[1] if before else 0)
+    space = " " if before and digit.box[0] - before.box[2] > SPACE * height else ""
+    return space + (digit.label or "?")

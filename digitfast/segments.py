@@ -1,0 +1,214 @@
+"""Ink → the pieces it consists of, in lines, and the ways in which they may make up digits."""
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+INKED = 0.3  # density from which pixels hang together
+NARROW, WIDE = 0.15, 1.7  # of a digit's width, as a part of its line's height
+MOST_PARTS = 4  # of one digit: what a pen has left in pieces, and cuts too many
+MOST_PIECES = 400  # of one picture; the largest are kept
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    "Some ink and where it is, in pixels of the picture."
+    left: int
+    top: int
+    ink: np.ndarray  # float32 `[height, width]`, 0 = paper to 1 = ink, without that of other pieces
+    cut: bool = False  # whether it is only a part of connected ink
+
+    @property
+    def height(self) -> int: return self.ink.shape[0]
+
+    @property
+    def width(self) -> int: return self.ink.shape[1]
+
+    @property
+    def right(self) -> int: return self.left + self.width
+
+    @property
+    def bottom(self) -> int: return self.top + self.height
+
+
+def join(
+    pieces: Sequence[Piece],  # one or more
+) -> Piece:
+    "All of `pieces` as one."
+    if len(pieces) == 1:
+        return pieces[0]
+    left, top = min(p.left for p in pieces), min(p.top for p in pieces)
+    ink = np.zeros((max(p.bottom for p in pieces) - top, max(p.right for p in pieces) - left), np.float32)
+    for p in pieces:
+        place = ink[p.top - top:p.bottom - top, p.left - left:p.right - left]
+        np.maximum(place, p.ink, out=place)
+    return Piece(left, top, ink)
+
+
+def find_pieces(
+    density: np.ndarray,  # float32 `[h, w]`, 0 = paper to 1 = ink
+) -> list[Piece]:
+    "The connected pieces of ink, but for specks."
+    labels, n = ndimage.label(density > INKED, np.ones((3, 3)))
+    boxes = ndimage.find_objects(labels)
+    sides = np.array([max(b[0].stop - b[0].start, b[1].stop - b[1].start) for b in boxes])
+    order = np.argsort(-sides, kind="stable")[:MOST_PIECES]
+    pieces = [_cut_out(density, labels, i, boxes[i]) for i in order if sides[i] >= 3]
+    pieces = [p for p in pieces if not _is_frame(p, pieces)]
+    if not pieces:
+        return []
+    inside = [p for p in pieces if not _at_edge(p, density.shape)] or pieces
+    typical = _typical_height(inside)
+    return [p for p in pieces if max(p.height, p.width) >= 0.15 * typical]
+
+
+def _cut_out(density: np.ndarray, labels: np.ndarray, i: int, box: tuple[slice, slice]) -> Piece:
+    "Piece number `i`, counted from 0, with the faint rim of its ink."
+    rows, columns = (slice(max(0, b.start - 1), b.stop + 1) for b in box)
+    own = labels[rows, columns]
+    near = ndimage.binary_dilation(own == i + 1, np.ones((3, 3))) & ((own == 0) | (own == i + 1))
+    return Piece(columns.start, rows.start, np.where(near, density[rows, columns], 0))
+
+
+def _is_frame(piece: Piece, pieces: Sequence[Piece]) -> bool:
+    "Whether `piece` is a frame or what is left of a grid: thin lines around other pieces."
+    if float(piece.ink.mean()) > 0.15:
+        return False
+    inside = [p for p in pieces if p.left > piece.left and p.right < piece.right and p.top > piece.top
+              and p.bottom < piece.bottom and p.height > 0.05 * piece.height]
+    return len(inside) >= 2
+
+
+def _at_edge(piece: Piece, shape: tuple[int, int]) -> bool:
+    return piece.left <= 1 or piece.top <= 1 or piece.right >= shape[1] - 1 or piece.bottom >= shape[0] - 1
+
+
+def _typical_height(pieces: Sequence[Piece]) -> float:
+    "The height that half of all ink belongs to pieces of less than."
+    heights = np.array([max(p.height, p.width / WIDE) for p in pieces])
+    masses = np.array([float(p.ink.sum()) for p in pieces])
+    order = heights.argsort()
+    return float(heights[order][np.searchsorted(np.cumsum(masses[order]), masses.sum() / 2)])
+
+
+def text_lines(
+    pieces: Sequence[Piece],
+) -> list[list[Piece]]:
+    "`pieces` in reading order: lines from top to bottom, each from left to right. A line may rise or fall."
+    lines: list[list[Piece]] = []
+    typical = _typical_height(pieces) if pieces else 0
+    small = [p for p in pieces if p.height < 0.5 * typical]
+    for piece in sorted((p for p in pieces if p.height >= 0.5 * typical), key=lambda p: p.left):
+        line = max(lines, key=lambda line: _side_by_side(line, piece), default=None)
+        if line is None or _side_by_side(line, piece) < 0.4:
+            lines.append([piece])
+        else:
+            line.append(piece)
+    for piece in sorted(small, key=lambda p: p.left):
+        near = min(lines, key=lambda line: min(_distance(p, piece) for p in line), default=None)
+        if near is not None and min(_distance(p, piece) for p in near) < 0.5 * typical:
+            near.append(piece)
+        elif near is None:
+            lines.append([piece])
+    for line in lines:
+        line.sort(key=lambda p: p.left)
+    return sorted(lines, key=lambda line: np.mean([p.top + p.bottom for p in line]))
+
+
+def _side_by_side(line: Sequence[Piece], piece: Piece) -> float:
+    "The part of the lower one's height in which `piece` lies beside the end of `line`; 0 where it is far away."
+    last = line[-1]
+    if piece.left - last.right > 6 * max(last.height, piece.height):
+        return 0.0
+    shared = min(last.bottom, piece.bottom) - max(last.top, piece.top)
+    return shared / min(last.height, piece.height)
+
+
+def _distance(one: Piece, other: Piece) -> float:
+    "Pixels between the boxes of two pieces."
+    across = max(one.left, other.left) - min(one.right, other.right)
+    down = max(one.top, other.top) - min(one.bottom, other.bottom)
+    return float(np.hypot(max(across, 0), max(down, 0)))
+
+
+def line_height(
+    line: Sequence[Piece],
+) -> float:
+    "The height of the digits of a line: of its taller pieces, in the mean."
+    heights = sorted(p.height for p in line)
+    return float(np.mean(heights[len(heights) // 2:]))
+
+
+def cut_touching(
+    line: Sequence[Piece],  # from left to right
+) -> list[Piece]:
+    "`line` with wide pieces cut where digits may touch: in more places than needed."
+    height = line_height(line)
+    parts: list[Piece] = []
+    for piece in line:
+        parts += _cut(piece, min(height, 1.2 * piece.height)) if piece.width > 0.7 * height else [piece]
+    return parts
+
+
+def _cut(piece: Piece, height: float) -> list[Piece]:
+    "`piece` in parts, cut from top to bottom along the paths of least ink."
+    columns = ndimage.gaussian_filter1d(piece.ink.sum(0), max(1.0, 0.03 * height))
+    reach = max(1, round(0.12 * height))
+    lows = np.flatnonzero((columns == ndimage.minimum_filter1d(columns, 2 * reach + 1))
+                          & (columns < 0.6 * height))
+    lows = [x for x in lows if 0.2 * height < x < piece.width - 0.2 * height]
+    most = max(1, round(piece.width / (0.35 * height)))
+    lows = sorted(sorted(lows, key=lambda x: columns[x])[:most])
+    kept: list[int] = []
+    for x in lows:
+        if not kept or x - kept[-1] >= NARROW * height:
+            kept.append(x)
+    side = np.zeros(piece.ink.shape, int)  # how many cuts lie to the left of a pixel
+    for x in kept:
+        path = _path_of_least_ink(piece.ink, x, max(2, round(0.3 * height)))
+        side += np.arange(piece.width) > path[:, None]
+    parts = []
+    for i in range(len(kept) + 1):
+        ink = np.where(side == i, piece.ink, 0)
+        filled = np.flatnonzero((ink > INKED).any(0)), np.flatnonzero((ink > INKED).any(1))
+        if len(filled[0]):
+            left, right, top, bottom = filled[0][0], filled[0][-1] + 1, filled[1][0], filled[1][-1] + 1
+            parts.append(Piece(piece.left + int(left), piece.top + int(top), ink[top:bottom, left:right],
+                               cut=bool(kept)))
+    return parts
+
+
+def _path_of_least_ink(ink: np.ndarray, column: int, reach: int) -> np.ndarray:
+    "For each row the column of a path from top to bottom through the least ink, at most `reach` from `column`."
+    first = max(0, column - reach)
+    band = ink[:, first:column + reach + 1]
+    away = np.abs(np.arange(band.shape[1]) + first - column) / reach
+    cost = band + 0.02 * away
+    total, steps = cost[0].copy(), np.zeros(band.shape, int)
+    for row in range(1, len(band)):
+        padded = np.pad(total, 1, constant_values=np.inf)
+        choices = np.stack([padded[1:-1], padded[:-2] + 0.05, padded[2:] + 0.05])
+        best = choices.argmin(0)
+        steps[row] = np.array([0, -1, 1])[best]
+        total = choices.min(0) + cost[row]
+    path = np.empty(len(band), int)
+    path[-1] = total.argmin()
+    for row in range(len(band) - 1, 0, -1):
+        path[row - 1] = path[row] + steps[row, path[row]]
+    return path + first
+
+
+def candidates(
+    parts: Sequence[Piece],  # of one line, from left to right
+) -> list[tuple[int, int]]:
+    "Runs `start, stop` of parts that may be one digit by their size; each part by itself is one of them."
+    height = line_height(parts) if parts else 0
+    found = []
+    for start in range(len(parts)):
+        for stop in range(start + 1, min(len(parts), start + MOST_PARTS) + 1):
+            left = min(p.left for p in parts[start:stop])
+            right = max(p.right for p in parts[start:stop])
+            if stop == start + 1 or right - left <= WIDE * height:
+                found.append((start, stop))
+    return found

@@ -1,0 +1,205 @@
+"""Evidence beyond MNIST: other writers, handwriting fonts, photos, and what is no digit at all."""
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from sklearn.datasets import load_digits
+
+from digitfast.answers import SUFFIXES
+from digitfast.calibration import accuracy_over_coverage, expected_calibration_error
+from digitfast.errors import BadData
+from digitfast.ink import SMALL, find_ink
+from digitfast.mnist_form import SIDE, mnist_form
+from digitfast.photos import synthetic_photo
+from digitfast.pictures import fit_square, read_picture
+from digitfast.predictor import Predictor
+from digitfast.reading import read_digit, read_digits
+from digitfast.sources import digits_path
+
+PHOTOS, SEED = 500, 20261124  # single digits, and rows; the seed of both
+#: Handwriting fonts of Debian's, by the names of their files, and the packages that bring them.
+FONTS = {
+    "dkg.ttf": "fonts-dkg-handwriting", "Breip.ttf": "fonts-breip", "Rufscript010.ttf": "fonts-rufscript",
+    "SteveHand.ttf": "fonts-sjfonts", "Delphine.ttf": "fonts-sjfonts", "summersby.ttf": "fonts-summersby",
+    "TomsonTalks.ttf": "fonts-tomsontalks", "Isabella.ttf": "fonts-isabella", "Kristi.ttf": "fonts-kristi",
+    "Humor-Sans.ttf": "fonts-humor-sans", "BecauseWeLearn-Regular.otf": "fonts-bwht",
+}
+FONT_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts")
+#: Letters that no person takes for a digit.
+LETTERS = "ACEFHJKMNPRTUVWXYacdefhjkmnprtuvwx"
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    "What a network said of the pictures of one set."
+    chances: np.ndarray  # float `[n, classes + 1]`: probabilities, and of "no digit"
+    as_is: np.ndarray  # the same, of the pictures as they come, brought to 28×28 pixels
+    labels: np.ndarray  # int `[n]`: indices of the classes
+
+
+def answer_pictures(
+    predictor: Predictor,
+    pictures: Sequence,  # what `read_picture` takes
+    labels: Sequence[int],  # indices of their classes
+    ink: str = "auto",
+) -> Answers:
+    "The chances that `predictor` gives the one digit in each picture, through MNIST's form and as it comes."
+    nothing = np.zeros(len(predictor.vocab) + 1)
+    nothing[-1] = 1.0
+    forms, squares, rows = [], [], {}
+    for i, picture in enumerate(pictures):
+        grey, _ = read_picture(picture)
+        squares.append(np.asarray(fit_square(Image.fromarray(grey), SIDE)))
+        if min(grey.shape) < SMALL:
+            forms.append(mnist_form(find_ink(grey, ink).density))
+        else:
+            digit, _ = read_digit(picture, predictor, ink)
+            rows[i] = nothing if digit is None else np.array([*digit.probabilities.values(), digit.no_digit])
+            forms.append(np.zeros((SIDE, SIDE), np.uint8))
+    chances = predictor.chances(np.stack(forms))
+    for i, row in rows.items():
+        chances[i] = row
+    return Answers(chances, predictor.chances(np.stack(squares)), np.asarray(labels))
+
+
+def evaluate_pictures(
+    predictor: Predictor,
+    folder: str | Path,  # of class folders
+):
+    "The `Evidence` of the pictures in class folders, brought into MNIST's form. Raises: `BadData`, `BadImage`."
+    from digitfast.evaluation import Evidence
+    files = sorted(f for f in Path(folder).glob("*/*") if f.suffix.lower() in SUFFIXES)
+    if not files:
+        raise BadData(f"{folder} holds no class folders with images")
+    index = {label: i for i, label in enumerate(predictor.vocab)}
+    if strange := {f.parent.name for f in files} - set(index):
+        raise BadData(f"{folder} has classes that the network does not know: {', '.join(sorted(strange))}; "
+                      f"it knows {', '.join(index)}")
+    answers = answer_pictures(predictor, files, [index[f.parent.name] for f in files])
+    confusion = np.zeros((len(index), len(index)), dtype=int)
+    np.add.at(confusion, (answers.labels, answers.chances[:, :-1].argmax(1)), 1)
+    right = answers.chances[np.arange(len(files)), answers.labels]
+    return Evidence(list(index), confusion, float(-np.log(right.clip(1e-12)).mean()))
+
+
+def evaluate_sets(
+    predictor: Predictor,  # of the ten digits
+    show: Callable[[str], None] = print,  # what is done with each line
+) -> None:
+    "Print a table over all sets, with the accuracy as they come and through MNIST's form. Raises: `BadData`."
+    if predictor.vocab != list("0123456789"):
+        raise BadData(f"the sets are of the ten digits; this network knows {', '.join(predictor.vocab)}")
+    show(f"{'set':46} {'n':>6}  {'as it comes':>11}  {'read':>8}  {'unsure or none':>14}")
+    test = digits_path() / "testing"
+    files = sorted(test.glob("*/*.png"))
+    mnist = answer_pictures(predictor, files, [int(f.parent.name) for f in files])
+    _show(show, "MNIST, test images", mnist, predictor)
+    small, labels = load_digits(return_X_y=True)
+    small = (small.reshape(-1, 8, 8) * (255 / 16)).round().astype(np.uint8)
+    _show(show, "optdigits (8×8, other writers)", answer_pictures(predictor, small, labels), predictor)
+    fonts = find_fonts()
+    if missing := sorted({FONTS[name] for name in FONTS if name not in fonts}):
+        show(f"{'':2}not installed, and left out: {', '.join(missing)}")
+    if fonts:
+        drawn = list(font_digits(fonts.values()))
+        answers = answer_pictures(predictor, [picture for picture, _ in drawn], [label for _, label in drawn])
+        _show(show, f"{len(fonts)} handwriting fonts", answers, predictor)
+    images = np.stack([np.asarray(Image.open(f)) for f in files])
+    rng = np.random.default_rng(SEED)
+    chosen = rng.permutation(len(images))[:PHOTOS]
+    photos = [synthetic_photo(images[i:i + 1], rng).image for i in chosen]
+    _show(show, "synthetic photos of one digit", answer_pictures(predictor, photos, mnist.labels[chosen]), predictor)
+    _show_rows(show, predictor, images, mnist.labels, rng)
+    _show_refused(show, predictor, fonts, rng)
+    _show_trust(show, mnist)
+
+
+def _show(show: Callable[[str], None], name: str, answers: Answers, predictor: Predictor) -> None:
+    as_is, read = ((c[:, :-1].argmax(1) == answers.labels).mean() for c in (answers.as_is, answers.chances))
+    unsure = (answers.chances[:, :-1].max(1) < predictor.threshold).mean()
+    show(f"{name:46} {len(answers.labels):6,}  {as_is:11.2%}  {read:8.2%}  {unsure:14.2%}")
+
+
+def _show_rows(show, predictor: Predictor, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> None:
+    digits = wrong = whole = 0
+    for _ in range(PHOTOS // 2):
+        chosen = rng.permutation(len(images))[:rng.integers(2, 11)]
+        reading = read_digits(synthetic_photo(images[chosen], rng).image, predictor)
+        text = "".join(digit.guess for line in reading.lines for digit in line)
+        truth = "".join(map(str, labels[chosen]))
+        digits, wrong, whole = digits + len(truth), wrong + edit_distance(text, truth), whole + (text == truth)
+    show(f"{'synthetic photos of rows of 2 to 10, digits':46} {digits:6,}  {'':11}  {1 - wrong / digits:8.2%}")
+    show(f"{'  rows that are right as a whole':46} {PHOTOS // 2:6,}  {'':11}  {whole / (PHOTOS // 2):8.2%}")
+
+
+def _show_refused(show, predictor: Predictor, fonts: dict[str, Path], rng: np.random.Generator) -> None:
+    "How many pictures without a digit are refused."
+    sets = {"empty pages and noise": [_page(rng) for _ in range(200)], "scribbles": [_scribble(rng) for _ in range(200)]}
+    if fonts:
+        sets["letters of the handwriting fonts"] = [picture for picture, _ in font_digits(fonts.values(), LETTERS)]
+    for name, pictures in sets.items():
+        answers = answer_pictures(predictor, pictures, [0] * len(pictures))
+        refused = (answers.chances[:, :-1].max(1) < predictor.threshold).mean()
+        show(f"{'no digit: ' + name:46} {len(pictures):6,}  {'':11}  {'':8}  {refused:14.2%}")
+
+
+def _show_trust(show, mnist: Answers) -> None:
+    "How far the probabilities for MNIST's test images can be believed."
+    chances, labels = torch.from_numpy(mnist.chances), torch.from_numpy(mnist.labels)
+    show(f"expected calibration error on MNIST's test images: {expected_calibration_error(chances, labels):.2%}")
+    covered = accuracy_over_coverage(chances, labels)
+    show("accuracy among the surest: " + ", ".join(f"{accuracy:.2%} of {part:.0%}" for part, accuracy in covered.items()))
+
+
+def find_fonts() -> dict[str, Path]:
+    "The files of the handwriting fonts that are installed, by name."
+    found: dict[str, Path] = {}
+    for folder in FONT_FOLDERS:
+        found |= {f.name: f for f in sorted(Path(folder).expanduser().rglob("*.[ot]tf")) if f.name in FONTS}
+    return {name: found[name] for name in FONTS if name in found}
+
+
+def font_digits(
+    fonts: Sequence[Path],
+    characters: str = "0123456789",
+) -> Iterator[tuple[Image.Image, int]]:  # mode "L", black on white; index of the character
+    "Each character of each font, in three sizes, small and off the centre of a page of 400×300 pixels."
+    for font in fonts:
+        for size, place in ((60, (40, 30)), (110, (180, 90)), (200, (120, 20))):
+            face = ImageFont.truetype(font, size)
+            for i, character in enumerate(characters):
+                page = Image.new("L", (400, 300), 255)
+                ImageDraw.Draw(page).text(place, character, fill=20, font=face)
+                yield page, i
+
+
+def edit_distance(
+    one: str,
+    other: str,
+) -> int:
+    "How many characters have to be put in, left out or changed to make one text the other (Levenshtein)."
+    row = list(range(len(other) + 1))
+    for i, a in enumerate(one, 1):
+        above, row = row, [i]
+        for j, b in enumerate(other, 1):
+            row.append(min(above[j] + 1, row[-1] + 1, above[j - 1] + (a != b)))
+    return row[-1]
+
+
+def _page(rng: np.random.Generator) -> np.ndarray:
+    "A page without writing: even or in uneven light, with more or less grain."
+    y, x = np.mgrid[0:300, 0:400] / 300
+    light = 230 - rng.uniform(0, 90) * (x * rng.uniform(-1, 1) + y * rng.uniform(-1, 1))
+    return np.clip(light + rng.normal(0, rng.uniform(0, 12), light.shape), 0, 255).astype(np.uint8)
+
+
+def _scribble(rng: np.random.Generator) -> Image.Image:
+    "A line that a pen has drawn to and fro, crossing itself."
+    page = Image.new("L", (300, 300), 245)
+    points = np.cumsum(rng.normal(0, 1, (rng.integers(12, 40), 2)), axis=0)
+    points = (points - points.min(0)) / np.ptp(points, axis=0) * rng.uniform(80, 220, 2) + 35
+    ImageDraw.Draw(page).line([tuple(p) for p in points], fill=30, width=int(rng.integers(3, 9)), joint="curve")
+    return page
