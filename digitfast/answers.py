@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from digitfast.errors import BadImage, RunNotFound
+from digitfast.errors import BadImage, BadSetting, RunNotFound
 from digitfast.figures import check_figures, draw_boxes, draw_steps
-from digitfast.pictures import fit_square, read_grey
+from digitfast.pictures import fit_square, one_line_name, read_grey
 from digitfast.predictor import SIDE, Predictor, open_predictor, predictor_of
 from digitfast.reading import Digit, read_digit, read_digits
 from digitfast.run_folders import find_run
@@ -61,7 +61,7 @@ def is_network(
 ) -> bool:
     "Whether `target` names a network, and not a picture."
     path = Path(target)
-    if path.is_file():
+    if path.is_file() or path.suffix in (".pkl", ".safetensors"):
         return path.suffix in (".pkl", ".safetensors")
     return any((folder / "summary.json").is_file() for folder in (path, Path(runs) / path))
 
@@ -73,9 +73,11 @@ def predict_pictures(
     as_is: bool = False,  # whether the pictures are in MNIST's form already, and want only its size
     steps: str | Path | None = None,  # .png to draw the steps of the one picture into
 ) -> list[dict]:
-    """The one digit in each picture: file, answer, digit (None if unsure), probability, probabilities by class, no_digit,
-    box, and how many digits there are. For a picture that cannot be read: file and error."""
-    predictor = predictor or Predictor.packed()
+    """The one digit in each picture: file, answer, digit (None if unsure), probability, probabilities by class,
+    no_digit, box, and how many digits there are. For a picture that cannot be read: file and error."""
+    images, predictor = _listed(images), predictor or Predictor.packed()
+    if as_is and steps:
+        raise BadSetting(f"{steps}: a picture that is taken as it is goes no steps; leave out one of the two")
     if as_is:
         return _answers(images, lambda file: _as_is(file, predictor))
     check_figures(images, steps)
@@ -90,27 +92,33 @@ def read_pictures(
     steps: str | Path | None = None,  # .png to draw the steps of the one picture into
 ) -> list[dict]:
     "All digits in each picture: file, text, and lines of digits with label, probability and box; or file and error."
-    predictor = predictor or Predictor.packed()
+    images, predictor = _listed(images), predictor or Predictor.packed()
     check_figures(images, boxes, steps)
     return _answers(images, lambda file: _all(file, predictor, ink, boxes, steps))
 
 
 def digit_line(answer: dict) -> str:
     "One line for an answer of `predict_pictures`."
+    file = one_line_name(answer["file"])
     if answer["digit"] is None:
         likely = f" (most like {answer['guess']}, {answer['probability']:.2%})" if "guess" in answer else ""
-        return f"{answer['file']}  {answer['answer']}{likely}"
+        return f"{file}  {answer['answer']}{likely}"
     more = f"  (one of {answer['digits']} digits: see digitfast read)" if answer.get("digits", 1) > 1 else ""
-    return f"{answer['file']}  {answer['digit']}  {answer['probability']:.2%}{more}"
+    return f"{file}  {answer['digit']}  {answer['probability']:.2%}{more}"
 
 
 def number_lines(answer: dict) -> str:
     "A line for each line of an answer of `read_pictures`."
+    file = one_line_name(answer["file"])
     if not answer["lines"]:
-        return f"{answer['file']}  no digit"
+        return f"{file}  no digit"
     sure = [" ".join(f"{digit['probability']:.0%}" for digit in line) for line in answer["lines"]]
-    return "\n".join(f"{answer['file']}  {text}  {chances}"
+    return "\n".join(f"{file}  {text}  {chances}"
                      for text, chances in zip(answer["text"].split("\n"), sure, strict=True))
+
+
+def _listed(images: Iterable[str | Path]) -> list[str | Path]:
+    return [images] if isinstance(images, (str, Path)) else list(images)
 
 
 def _answers(images: Iterable[str | Path], answer: Callable[[Path], dict]) -> list[dict]:
@@ -132,11 +140,11 @@ def _files(images: Iterable[str | Path]) -> Iterator[tuple[Path, str]]:
                 continue
             found = sorted(f for f in image.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
         except (OSError, ValueError) as e:  # a folder without permission, a name with a null byte
-            yield image, f"{str(image)!r} cannot be read: {getattr(e, 'strerror', None) or e}"
+            yield image, f"{one_line_name(image)} cannot be read: {getattr(e, 'strerror', None) or e}"
             continue
         yield from ((file, "") for file in found)
         if not found:
-            yield image, f"{image} holds no pictures"
+            yield image, f"{one_line_name(image)} holds no pictures"
 
 
 def _one(file: Path, predictor: Predictor, ink: str, steps: str | Path | None) -> dict:

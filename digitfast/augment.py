@@ -105,9 +105,9 @@ def _narrow(images: torch.Tensor) -> torch.Tensor:
 
 
 def _coarsen(images: torch.Tensor) -> torch.Tensor:
-    "A resolution of a third to five sixths, the same for all, enlarged again."
+    "A resolution of a third to five sixths, the same for all and more often a low one, enlarged again."
     h, w = images.shape[-2:]
-    scale = 1 / 3 + torch.rand(1).item() / 2
+    scale = 1 / 3 + torch.rand(1).item()**2 / 2
     coarse = F.adaptive_avg_pool2d(images, (max(1, round(h * scale)), max(1, round(w * scale))))
     fine = F.interpolate(coarse, (h, w), mode="bicubic").clamp_(0, 1)
     return (fine / fine.amax((1, 2, 3), keepdim=True).clamp_min_(0.1)).clamp_(0, 1)

@@ -194,7 +194,7 @@ def predict(
 def read(
     images: Images,
     as_json: AsJson = False,
-    boxes: Annotated[Path | None, typer.Option(help="PNG to draw the picture and a box around each digit into.")] = None,
+    boxes: Annotated[Path | None, typer.Option(help="PNG to draw the picture with a box for each digit into.")] = None,
     ink: Ink = "auto",
     steps: Steps = None,
     runs: RunsFolder = "runs",

@@ -11,6 +11,7 @@ from digitfast.paper_lines import without_lines
 INKS = ("auto", "dark", "light")  # what a picture's ink can be, against its paper
 SMALL = 64  # pixels: below this side a picture is one digit cut out, without lines or uneven light
 LEAST = 0.06  # contrast of the faintest ink that is looked for, as a part of the paper's brightness
+SHARP = 0.5  # part of its contrast that ink gains or loses within a fiftieth of the picture's side
 EIGHT = np.ones((3, 3), bool)  # pixels that touch at a corner belong together
 
 
@@ -133,8 +134,20 @@ def _density(contrast: np.ndarray, noise: np.ndarray, calm: np.ndarray, no_ink: 
     darkness = np.bincount(pieces[core], values[core], n) / np.bincount(pieces[core], minlength=n).clip(1)
     ink = np.bincount(pieces, values > strong[mask], n) > 0
     ink &= np.bincount(pieces, no_ink[mask], n) < 0.7 * sizes  # else it is what is left of a line or of an edge
+    rises = np.zeros(n, np.float32)
+    np.maximum.at(rises, pieces, _rise(contrast)[mask])
+    ink &= rises > SHARP * peaks  # else it is a shadow
     density[mask] = np.where(ink[pieces], np.clip(values / darkness[pieces].clip(1e-6), 0, 1), 0)
     return density
+
+
+def _rise(contrast: np.ndarray) -> np.ndarray:
+    "How much `contrast` changes around each pixel, over a fiftieth of the picture's side."
+    smooth = ndimage.uniform_filter(contrast, 3)
+    reach = max(2, max(contrast.shape) // 50)
+    rises = [np.abs(smooth - ndimage.shift(smooth, shift, order=0, mode="nearest"))
+             for shift in ((0, reach), (0, -reach), (reach, 0), (-reach, 0))]
+    return np.maximum.reduce(rises)
 
 
 def _otsu(values: np.ndarray) -> float:

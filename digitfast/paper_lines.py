@@ -4,7 +4,8 @@ from scipy import ndimage
 
 STEEPEST = 20  # degrees that lines are looked for to either side
 SLENDER = 35  # lengths of a line to its thickness, at least; those of a 1 are 25 at most
-LONG = 0.09  # length of a line as a part of the picture's side, at least
+LONG = 0.09  # length of a line as a part of the picture's side, at least, where there are FAMILY of them
+ALONE, FAMILY = 0.6, 3  # the same, where there are fewer
 
 
 def without_lines(
@@ -83,21 +84,25 @@ def _lines(thin: np.ndarray, faint: np.ndarray, contrast: np.ndarray) -> tuple[n
     joined = ndimage.minimum_filter1d(joined, run + 6, axis=1)
     joined = ndimage.maximum_filter1d(joined, run + 10, axis=1)
     labels, _ = ndimage.label(joined, np.ones((3, 3)))
-    found, near = np.zeros((2, *thin.shape), bool)
+    lines = []
     for i, place in enumerate(ndimage.find_objects(labels), 1):
         at_rim = place[1].start <= run or place[1].stop >= thin.shape[1] - run
         long = LONG / 3 if at_rim else LONG  # of a line that leaves the picture a part is seen
-        if place[1].stop - place[1].start < long * thin.shape[1]:
-            continue
-        place = (slice(max(0, place[0].start - 4), place[0].stop + 4), place[1])
-        path = _path((labels[place] == i) & thin[place], SLENDER / 2 if at_rim else SLENDER)
-        if path is not None:
-            middle, thickness = path
-            away = np.abs(np.arange(place[0].start, min(place[0].stop, len(thin)))[:, None] - place[0].start - middle)
-            line = faint[place] & (away <= thickness / 2 + 1.5)
-            level = float(np.median(contrast[place][line])) if line.any() else 0.0
-            found[place] |= line & (contrast[place] < max(1.6 * level, level + 0.08))
-            near[place] |= away <= thickness / 2 + 4
+        if place[1].stop - place[1].start >= long * thin.shape[1]:
+            place = (slice(max(0, place[0].start - 4), place[0].stop + 4), place[1])
+            path = _path((labels[place] == i) & thin[place], SLENDER / 2 if at_rim else SLENDER)
+            if path is not None:
+                lines.append((place, *path))
+    rows = {round(float(np.median(middle)) + place[0].start) // 8 for place, middle, _ in lines}
+    found, near = np.zeros((2, *thin.shape), bool)
+    for place, middle, thickness in lines:
+        if len(rows) < FAMILY and place[1].stop - place[1].start < ALONE * thin.shape[1]:
+            continue  # a stroke of a thin pen may be as slender, but no paper has just one or two short lines
+        away = np.abs(np.arange(place[0].stop - place[0].start)[:len(faint[place]), None] - middle)
+        line = faint[place] & (away <= thickness / 2 + 1.5)
+        level = float(np.median(contrast[place][line])) if line.any() else 0.0
+        found[place] |= line & (contrast[place] < max(1.6 * level, level + 0.08))
+        near[place] |= away <= thickness / 2 + 4
     return found, near
 
 

@@ -7,14 +7,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps
 
 from digitfast.errors import BadImage
 
 #: Formats that are read: those of cameras, scanners and drawing programs. None of them starts another program.
 FORMATS = ("BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
-MOST_PIXELS = 200_000_000  # of one picture
+MOST_PIXELS = 178_000_000  # of one picture; a little more and Pillow refuses it as a bomb
 LONGEST = 2000  # pixels of the longer side of a picture that digits are looked for in
+_TURN = Image.Transpose
+#: What brings a picture of that EXIF orientation upright.
+UPRIGHT = {2: _TURN.FLIP_LEFT_RIGHT, 3: _TURN.ROTATE_180, 4: _TURN.FLIP_TOP_BOTTOM, 5: _TURN.TRANSPOSE,
+           6: _TURN.ROTATE_270, 7: _TURN.TRANSVERSE, 8: _TURN.ROTATE_90}
 
 
 def read_grey(
@@ -38,62 +42,98 @@ def read_picture(
             full = max(image.size)
             image.draft("L", (LONGEST * 3 // 4,) * 2)  # a JPEG is decoded at a part of its size at once
             image = _grey(image)
+    elif isinstance(picture, Image.Image):
+        with _refused("the PIL image"):
+            _check_size(picture, "the PIL image")
+            image, full = _grey(picture), max(picture.size)
     else:
-        image = _grey(picture) if isinstance(picture, Image.Image) else array_image(picture)
+        image = array_image(picture)
         full = max(image.size)
     if max(image.size) > LONGEST:
         image = image.reduce(math.ceil(max(image.size) / LONGEST))
     return np.asarray(image), max(image.size) / full
 
 
+def one_line_name(
+    path: str | Path,
+) -> str:
+    "`path` as it can be shown: in quotes and with escapes if it holds line ends or other characters that do not print."
+    text = str(path)
+    return text if text and text.isprintable() else repr(text)
+
+
 @contextmanager
 def _opened(fn: str | Path | bytes) -> Iterator[Image.Image]:
     "The image in a file or in bytes; whatever goes wrong with it becomes a `BadImage`."
-    name = f"{len(fn)} bytes" if isinstance(fn, bytes) else fn
+    name = f"{len(fn)} bytes" if isinstance(fn, bytes) else one_line_name(fn)
+    with _refused(name), io.BytesIO(fn) if isinstance(fn, bytes) else open(fn, "rb") as file:
+        start = file.read(12)
+        if start[4:8] == b"ftyp" and start[8:] in (b"heic", b"heix", b"mif1", b"msf1"):
+            raise BadImage(f"{name} cannot be read as a picture: HEIC is not read; save or send it as JPEG")
+        file.seek(0)
+        with Image.open(file, formats=FORMATS) as image:
+            _check_size(image, name)
+            yield image
+
+
+@contextmanager
+def _refused(name: str) -> Iterator[None]:
+    "Whatever goes wrong with a picture becomes a `BadImage`: what a decoder meets in damaged bytes can be anything."
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata; images that are too large are refused below
-            with Image.open(io.BytesIO(fn) if isinstance(fn, bytes) else fn, formats=FORMATS) as image:
-                if not 0 < image.width * image.height <= MOST_PIXELS:
-                    raise BadImage(f"{name} has {image.width} × {image.height} pixels; allowed are up to "
-                                   f"{MOST_PIXELS:,} in all")
-                yield image
+            warnings.simplefilter("ignore")  # of odd metadata; images that are too large are refused
+            yield
     except BadImage:
         raise
     except Image.DecompressionBombError as e:
-        raise BadImage(f"{name} has too many pixels; allowed are up to {MOST_PIXELS:,} in all") from e
-    except Exception as e:  # what a decoder meets in damaged bytes can be anything
-        known = isinstance(e, OSError) and e.errno is not None and not isinstance(e, UnidentifiedImageError)
-        reason = e.strerror if known else "it is no image, or a damaged one"
-        if not known and _is_heic(fn):
-            reason = "HEIC is not read; save or send it as JPEG"
+        raise BadImage(f"{name} has too many pixels; allowed are 1 to {MOST_PIXELS:,} in all") from e
+    except Exception as e:
+        reason = "it is no image, or a damaged one"
+        if isinstance(e, OSError) and e.errno is not None:
+            reason = e.strerror
+        elif isinstance(e, ValueError) and "null" in str(e):
+            reason = str(e)  # of a name that no file can have
         raise BadImage(f"{name} cannot be read as a picture: {reason}") from e
 
 
-def _is_heic(fn: str | Path | bytes) -> bool:
-    if isinstance(fn, bytes):
-        start = fn[:12]
-    else:
-        with open(fn, "rb") as file:
-            start = file.read(12)
-    return start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"mif1", b"msf1")
+def _check_size(image: Image.Image, name: str) -> None:
+    if not 0 < image.width * image.height <= MOST_PIXELS:
+        raise BadImage(f"{name} has {image.width} × {image.height} pixels; allowed are 1 to {MOST_PIXELS:,} in all")
 
 
 def _grey(image: Image.Image) -> Image.Image:
     "`image` in mode L, upright, on paper."
-    image = ImageOps.exif_transpose(image)
+    image.load()
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # damaged metadata can be anything too, and the picture be whole
+        orientation = None
+    grey = _flat(image)
+    return grey.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else grey
+
+
+def _flat(image: Image.Image) -> Image.Image:
+    "`image` in mode L, on paper."
     if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
-        return Image.fromarray((np.asarray(image) / 257).clip(0, 255).round().astype(np.uint8))
+        values = np.asarray(image).astype(np.float32)
+        values /= 257
+        return Image.fromarray(values.clip(0, 255, out=values).round(out=values).astype(np.uint8))
     if image.mode == "F":
-        values = np.nan_to_num(np.asarray(image))
+        values = np.nan_to_num(np.array(image), copy=False)
         top = max(float(values.max()), 1e-6)
-        return Image.fromarray((values.clip(0, top) * (255 / top if top <= 1 or top > 255 else 1)).astype(np.uint8))
+        values.clip(0, top, out=values)
+        values *= 255 / top if top <= 1 or top > 255 else 1
+        return Image.fromarray(values.astype(np.uint8))
     if not image.has_transparency_data:
         return image.convert("L")
-    grey, opaque = (np.asarray(band, np.float32) for band in image.convert("RGBA").convert("LA").split())
-    light_ink = (grey * opaque).sum() > 128 * opaque.sum()
-    paper = 0 if light_ink and (opaque < 128).any() else 255
-    return Image.fromarray((paper + (grey - paper) * opaque / 255).round().astype(np.uint8))
+    image = image if image.mode in ("LA", "RGBA") else image.convert("RGBA")
+    grey, opaque = image.convert("L"), image.getchannel("A")
+    step = max(1, max(image.size) // LONGEST)
+    values, weights = (np.asarray(band)[::step, ::step].astype(np.float32) for band in (grey, opaque))
+    light_ink = (values * weights).sum() > 128 * weights.sum()
+    paper = Image.new("L", image.size, 0 if light_ink and opaque.getextrema()[0] < 128 else 255)
+    paper.paste(grey, mask=opaque)
+    return paper
 
 
 def fit_square(
@@ -109,7 +149,13 @@ def array_image(
     array,  # `[h, w]`, `[1, h, w]`, `[h, w, 1]` or `[h, w, 3]`; integers are 0..255, floats and booleans 0..1
 ) -> Image.Image:  # mode "L"
     "An array, or a tensor of torch's, as a picture. Raises: `BadImage`."
-    array = np.asarray(array.cpu() if hasattr(array, "cpu") else array)
+    try:
+        if hasattr(array, "detach"):
+            array = array.detach().cpu()
+            array = array.float() if array.is_floating_point() else array  # NumPy knows no bfloat16
+        array = np.asarray(array)
+    except (RuntimeError, TypeError, ValueError) as e:
+        raise BadImage(f"a {type(array).__name__} is no picture; allowed are arrays of numbers, [h, w]") from e
     shape = array.shape
     if array.ndim == 3 and 1 in (shape[0], shape[2]):
         array = array[0] if shape[0] == 1 else array[:, :, 0]

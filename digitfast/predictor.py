@@ -1,5 +1,6 @@
 """A trained network that answers for images in MNIST's form, and the file it is kept in. No need of fastai."""
 import json
+import math
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from digitfast.calibration import probabilities
@@ -44,13 +45,16 @@ class Predictor:
         images: np.ndarray,  # uint8 `[n, 28, 28]` in MNIST's form, 0 = paper to 255 = ink
     ) -> np.ndarray:  # float64 `[n, classes + 1]`, the last one that it is no digit
         "Calibrated probabilities of the classes and of \"no digit\". Raises: `BadImage` for other shapes."
-        images = np.asarray(images)
+        try:
+            images = np.asarray(images)
+        except ValueError as e:
+            raise BadImage(f"the images differ in shape; they are uint8 [n, {SIDE}, {SIDE}]") from e
         if images.dtype != np.uint8 or images.shape[1:] != (SIDE, SIDE):
             raise BadImage(f"{images.dtype} {list(images.shape)}: images are uint8 [n, {SIDE}, {SIDE}]")
         if not len(images):
             return np.zeros((0, len(self.vocab) + 1))
         with torch.inference_mode():
-            batches = torch.from_numpy(images).unsqueeze(1).split(512)
+            batches = torch.from_numpy(images.copy()).unsqueeze(1).split(512)  # not read-only, nor backwards
             logits = torch.cat([self.model(batch.float().div(255)).float() for batch in batches])
         return probabilities(logits, self.temperature, self.no_digit).numpy()
 
@@ -84,7 +88,7 @@ def save_predictor(
                if weight.is_floating_point()}
     path = Path(path)
     with whole_file(path) as part:
-        save_file(weights, part, {"digitfast": json.dumps(header, ensure_ascii=False)})
+        part.write_bytes(save(weights, {"digitfast": json.dumps(header, ensure_ascii=False)}))
     return path
 
 
@@ -105,11 +109,15 @@ def open_predictor(
         missing = [name for name in missing if not name.endswith("num_batches_tracked")]
         if missing or strange:
             raise BadData(f"{path} has weights that do not fit {header['arch']}: {', '.join([*missing, *strange])}")
-        return Predictor(model.eval(), [str(label) for label in header["vocab"]], bool(header["no_digit"]),
-                         float(header["temperature"]), float(header["threshold"]), header["arch"], header["facts"])
+        vocab, facts = [str(label) for label in header["vocab"]], dict(header["facts"])
+        temperature, threshold = float(header["temperature"]), float(header["threshold"])
+        if not (0 < temperature < math.inf and 0 <= threshold <= 1 and len(set(vocab)) == len(vocab)
+                and all(weight.isfinite().all() for weight in model.state_dict().values())):
+            raise BadData(f"{path} is damaged: its temperature, threshold, classes or weights are none that can be")
+        return Predictor(model.eval(), vocab, bool(header["no_digit"]), temperature, threshold, header["arch"], facts)
     except BadData:
         raise
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as e:
+    except (SafetensorError, ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as e:
         raise BadData(f"{path} is no network of digitfast's ({e})") from e
 
 

@@ -60,8 +60,14 @@ def read_digits(
     "The digits in a picture, line by line. Raises: `BadImage`, which names the file; `BadSetting`."
     predictor = predictor or Predictor.packed()
     grey, scale = read_picture(picture)
+    return _read(grey, scale, predictor, ink, cut=True)
+
+
+def _read(grey: np.ndarray, scale: float, predictor: Predictor, ink: str, cut: bool) -> Reading:
+    "The digits in a grey picture; with `cut`, ink that hangs together may be several of them."
     found = find_ink(grey, ink)
-    lines = [_read_line(line, predictor) for line in text_lines(find_pieces(found.density))]
+    lines = text_lines(find_pieces(found.density))
+    lines = [_read_line(cut_touching(line) if cut else line, predictor) for line in lines]
     if any(digit.label for line in lines for digit in line):  # else what may be a digit is all there is
         lines = [line for line in lines if any(digit.label for digit in line)]
     return Reading([[_in_picture(digit, scale) for digit in line] for line in lines if line], found, grey)
@@ -79,7 +85,7 @@ def read_digit(
     predictor = predictor or Predictor.packed()
     grey, scale = read_picture(picture)
     if min(grey.shape) >= SMALL:
-        reading = read_digits(picture, predictor, ink)
+        reading = _read(grey, scale, predictor, ink, cut=False)
         found = [digit for line in reading.lines for digit in line]
         return max(found, key=lambda d: (d.box[3] - d.box[1]) * d.probability, default=None), reading
     found = find_ink(grey, ink)
@@ -97,20 +103,21 @@ def _in_picture(digit: Digit, scale: float) -> Digit:
     return replace(digit, box=tuple(round(x / scale) for x in digit.box))
 
 
-def _read_line(line: Sequence[Piece], predictor: Predictor) -> list[Digit]:
+def _read_line(parts: Sequence[Piece], predictor: Predictor) -> list[Digit]:
     "The digits of a line: of all ways to put its parts together, the one that the network finds likeliest."
-    parts = cut_touching(line)
     runs = candidates(parts)
     joined = [join(parts[start:stop]) for start, stop in runs]
     images = np.stack([mnist_form(piece.ink) for piece in joined])
     chances = predictor.chances(images)
-    height = line_height(line)
+    height = line_height(parts)
     best: list[tuple[float, int, bool]] = [(0.0, -1, False)]  # score of the parts up to here, last run, a digit or not
     for stop in range(1, len(parts) + 1):
         ways = []
         for i, (start, end) in enumerate(runs):
             if end == stop:
                 digit, none = _scores(parts[start:stop], joined[i], chances[i], height)
+                cut = stop < len(parts) and 0 < parts[stop - 1].cut_from == parts[stop].cut_from
+                digit, none = digit - CUT_COST * cut, none - CUT_COST * cut
                 ways += [(best[start][0] + digit, i, True), (best[start][0] + none, i, False)]
         best.append(max(ways))
     digits, at = [], len(parts)
@@ -119,7 +126,7 @@ def _read_line(line: Sequence[Piece], predictor: Predictor) -> list[Digit]:
         if is_digit or joined[i].height > 0.5 * height:
             digits.append(_digit(joined[i], images[i], chances[i], predictor))
         at = runs[i][0]
-    return [digit for digit in reversed(digits) if digit.probability > digit.no_digit / 4]
+    return digits[::-1]
 
 
 def _scores(parts: Sequence[Piece], joined: Piece, chances: np.ndarray, height: float) -> tuple[float, float]:
@@ -131,8 +138,7 @@ def _scores(parts: Sequence[Piece], joined: Piece, chances: np.ndarray, height: 
     none = math.log(chances[-1] + 1e-3) - DROP_COST * min(1, joined.height / height)
     if len(parts) > 1:
         none = -math.inf  # several parts that are no digit are none one by one
-    cut = CUT_COST if parts[-1].cut and parts[-1].right < joined.right + 1 else 0
-    return digit - cut, none - cut
+    return digit, none
 
 
 def _digit(piece: Piece, image: np.ndarray, chances: np.ndarray, predictor: Predictor) -> Digit:

@@ -184,13 +184,13 @@ def _optimizer(opt: str, mom: float | None) -> tuple:
 
 
 def _non_digits(dls: DataLoaders, seed: int) -> torch.Tensor:
-    "Non-digits in the form of the training images, half as many as there are of those. Raises: `BadSetting`."
+    "Non-digits in the form of the training images, as many as there are of those. Raises: `BadSetting`."
     ours = isinstance(dls.train, ResidentDL) and dls.train.pixels.shape[1] == SIDE
     if not ours or list(dls.vocab) != list("0123456789"):
         raise BadSetting(f"non_digits wants the ten digits, as images of size={SIDE} that are kept in memory; "
                          f"these are {', '.join(dls.vocab)}")
     images, labels = dls.train.pixels.cpu().numpy(), dls.train.labels.cpu().numpy()
-    return torch.from_numpy(non_digit_images(len(images) // 2, images, labels, np.random.default_rng(seed)))
+    return torch.from_numpy(non_digit_images(len(images), images, labels, np.random.default_rng(seed)))
 
 
 def _calibration(learn: Learner, no_digit: bool) -> dict[str, float]:

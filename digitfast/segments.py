@@ -6,7 +6,9 @@ import numpy as np
 from scipy import ndimage
 
 INKED = 0.3  # density from which pixels hang together
-NARROW, WIDE = 0.15, 1.7  # of a digit's width, as a part of its line's height
+WIDE = 1.7  # of a digit's width at most, as a part of its line's height
+ASIDE = 0.05  # cost of a step aside of a cut, in pixels of ink
+MOST_CUT = 0.45  # ink that a cut may go through, as a part of the line's height
 MOST_PARTS = 4  # of one digit: what a pen has left in pieces, and cuts too many
 MOST_PIECES = 400  # of one picture; the largest are kept
 
@@ -17,7 +19,7 @@ class Piece:
     left: int
     top: int
     ink: np.ndarray  # float32 `[height, width]`, 0 = paper to 1 = ink, without that of other pieces
-    cut: bool = False  # whether it is only a part of connected ink
+    cut_from: int = 0  # a number of its own for the connected ink that it was cut from; 0: it is not cut
 
     @property
     def height(self) -> int: return self.ink.shape[0]
@@ -146,57 +148,52 @@ def cut_touching(
     "`line` with wide pieces cut where digits may touch: in more places than needed."
     height = line_height(line)
     parts: list[Piece] = []
-    for piece in line:
-        parts += _cut(piece, min(height, 1.2 * piece.height)) if piece.width > 0.7 * height else [piece]
+    for number, piece in enumerate(line, 1):
+        parts += _cut(piece, min(height, 1.2 * piece.height), number) if piece.width > 0.7 * height else [piece]
     return parts
 
 
-def _cut(piece: Piece, height: float) -> list[Piece]:
-    "`piece` in parts, cut from top to bottom along the paths of least ink."
-    columns = ndimage.gaussian_filter1d(piece.ink.sum(0), max(1.0, 0.03 * height))
-    reach = max(1, round(0.12 * height))
-    lows = np.flatnonzero((columns == ndimage.minimum_filter1d(columns, 2 * reach + 1))
-                          & (columns < 0.6 * height))
-    lows = [x for x in lows if 0.2 * height < x < piece.width - 0.2 * height]
-    most = max(1, round(piece.width / (0.35 * height)))
-    lows = sorted(sorted(lows, key=lambda x: columns[x])[:most])
-    kept: list[int] = []
-    for x in lows:
-        if not kept or x - kept[-1] >= NARROW * height:
-            kept.append(x)
-    side = np.zeros(piece.ink.shape, int)  # how many cuts lie to the left of a pixel
-    for x in kept:
-        path = _path_of_least_ink(piece.ink, x, max(2, round(0.3 * height)))
+def _cut(piece: Piece, height: float, number: int) -> list[Piece]:
+    "`piece` in parts, cut from top to bottom along paths of little ink."
+    paths = _paths_of_little_ink(piece.ink, height)
+    if not paths:
+        return [piece]
+    side = np.zeros(piece.ink.shape, int)  # how many paths a pixel lies to the right of
+    for path in paths:
         side += np.arange(piece.width) > path[:, None]
     parts = []
-    for i in range(len(kept) + 1):
+    for i in range(len(paths) + 1):
         ink = np.where(side == i, piece.ink, 0)
-        filled = np.flatnonzero((ink > INKED).any(0)), np.flatnonzero((ink > INKED).any(1))
-        if len(filled[0]):
-            left, right, top, bottom = filled[0][0], filled[0][-1] + 1, filled[1][0], filled[1][-1] + 1
-            parts.append(Piece(piece.left + int(left), piece.top + int(top), ink[top:bottom, left:right],
-                               cut=bool(kept)))
-    return parts
+        columns, rows = np.flatnonzero((ink > INKED).any(0)), np.flatnonzero((ink > INKED).any(1))
+        if len(columns):
+            left, right, top, bottom = columns[0], columns[-1] + 1, rows[0], rows[-1] + 1
+            parts.append(Piece(piece.left + int(left), piece.top + int(top), ink[top:bottom, left:right], number))
+    return sorted(parts, key=lambda p: p.left)
 
 
-def _path_of_least_ink(ink: np.ndarray, column: int, reach: int) -> np.ndarray:
-    "For each row the column of a path from top to bottom through the least ink, at most `reach` from `column`."
-    first = max(0, column - reach)
-    band = ink[:, first:column + reach + 1]
-    away = np.abs(np.arange(band.shape[1]) + first - column) / reach
-    cost = band + 0.02 * away
-    total, steps = cost[0].copy(), np.zeros(band.shape, int)
-    for row in range(1, len(band)):
-        padded = np.pad(total, 1, constant_values=np.inf)
-        choices = np.stack([padded[1:-1], padded[:-2] + 0.05, padded[2:] + 0.05])
-        best = choices.argmin(0)
+def _paths_of_little_ink(ink: np.ndarray, height: float) -> list[np.ndarray]:
+    "Paths from the top of `ink` to its bottom, a column for each row, from left to right: where digits may touch."
+    width = ink.shape[1]
+    total, steps = ink[0].copy(), np.zeros(ink.shape, np.int8)
+    for row in range(1, len(ink)):  # the best way to each pixel from above, straight or by one column to a side
+        around = np.pad(total, 1, constant_values=np.inf)
+        ways = np.stack([around[1:-1], around[:-2] + ASIDE, around[2:] + ASIDE])
+        best = ways.argmin(0)
         steps[row] = np.array([0, -1, 1])[best]
-        total = choices.min(0) + cost[row]
-    path = np.empty(len(band), int)
-    path[-1] = total.argmin()
-    for row in range(len(band) - 1, 0, -1):
-        path[row - 1] = path[row] + steps[row, path[row]]
-    return path + first
+        total = np.take_along_axis(ways, best[None], 0)[0] + ink[row]
+    margin = 0.15 * height
+    kept: list[tuple[float, np.ndarray]] = []
+    for end in np.argsort(total, kind="stable"):
+        if total[end] > MOST_CUT * height or len(kept) >= 1 + width / (0.3 * height):
+            break
+        path = np.empty(len(ink), int)
+        path[-1] = end
+        for row in range(len(ink) - 1, 0, -1):
+            path[row - 1] = path[row] + steps[row, path[row]]
+        middle = float(path.mean())
+        if margin < middle < width - margin and all(abs(middle - m) > 0.1 * height for m, _ in kept):
+            kept.append((middle, path))
+    return [path for _, path in sorted(kept, key=lambda pair: pair[0])]
 
 
 def candidates(

@@ -137,7 +137,7 @@ def _show_rows(show, predictor: Predictor, images: np.ndarray, labels: np.ndarra
 
 def _show_refused(show, predictor: Predictor, fonts: dict[str, Path], rng: np.random.Generator) -> None:
     "How many pictures without a digit are refused."
-    sets = {"empty pages and noise": [_page(rng) for _ in range(200)], "scribbles": [_scribble(rng) for _ in range(200)]}
+    sets = {"empty pages": [_page(rng) for _ in range(200)], "scribbles": [_scribble(rng) for _ in range(200)]}
     if fonts:
         sets["letters of the handwriting fonts"] = [picture for picture, _ in font_digits(fonts.values(), LETTERS)]
     for name, pictures in sets.items():
@@ -151,7 +151,7 @@ def _show_trust(show, mnist: Answers) -> None:
     chances, labels = torch.from_numpy(mnist.chances), torch.from_numpy(mnist.labels)
     show(f"expected calibration error on MNIST's test images: {expected_calibration_error(chances, labels):.2%}")
     covered = accuracy_over_coverage(chances, labels)
-    show("accuracy among the surest: " + ", ".join(f"{accuracy:.2%} of {part:.0%}" for part, accuracy in covered.items()))
+    show("accuracy among the surest: " + ", ".join(f"{a:.2%} of {part:.0%}" for part, a in covered.items()))
 
 
 def find_fonts() -> dict[str, Path]:
