@@ -11,7 +11,7 @@ from digitfast.paper_lines import without_lines
 INKS = ("auto", "dark", "light")  # what a picture's ink can be, against its paper
 SMALL = 64  # pixels: below this side a picture is one digit cut out, without lines or uneven light
 LEAST = 0.06  # contrast of the faintest ink that is looked for, as a part of the paper's brightness
-SHARP = 0.5  # part of its contrast that ink gains or loses within a fiftieth of the picture's side
+SHARP = 0.6  # part of its contrast that ink in half-shade gains or loses within a hundredth of the picture's side
 EIGHT = np.ones((3, 3), bool)  # pixels that touch at a corner belong together
 
 
@@ -36,11 +36,11 @@ def find_ink(
     if min(grey.shape) < SMALL:
         return _small_ink(grey, ink)
     dark = ink == "dark" or (ink == "auto" and _is_dark(grey))
-    contrast, edges = _contrast(grey, dark)
+    contrast, edges, shaded = _contrast(grey, dark)
     stages = {"contrast": _bytes(contrast / max(0.25, contrast.max()))}
     noise, calm = _noise(contrast)
     contrast, lines = without_lines(contrast, calm)
-    density = _density(contrast, noise, calm, edges | lines)
+    density = _density(contrast, noise, calm, edges | lines, shaded)
     return Ink(density, dark, {**stages, "ink": _bytes(density)})
 
 
@@ -63,9 +63,9 @@ def _small_ink(grey: np.ndarray, ink: str) -> Ink:
     return Ink(density, dark, {"ink": _bytes(density)})
 
 
-def _contrast(grey: np.ndarray, dark: bool) -> tuple[np.ndarray, np.ndarray]:
+def _contrast(grey: np.ndarray, dark: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """How much darker (or lighter) each pixel is than the paper around it, as a part of that, less the paper's own
-    grain; and where the paper ends."""
+    grain; where the paper ends; and where its brightness changes."""
     h, w = grey.shape
     step = max(1, max(h, w) // 400)
     light = grey if dark else 255 - grey
@@ -75,12 +75,13 @@ def _contrast(grey: np.ndarray, dark: bool) -> tuple[np.ndarray, np.ndarray]:
     paper = ndimage.grey_closing(around, (window, window))[window:-window, window:-window].astype(np.float32)
     paper = ndimage.gaussian_filter(paper, 1.5)
     darkest, lightest = ndimage.minimum_filter(paper, 7), ndimage.maximum_filter(paper, 7)
-    edges = Image.fromarray(lightest > np.maximum(1.4 * darkest, darkest + 24)).resize((w, h))
+    edges, shaded = (np.asarray(Image.fromarray(lightest > np.maximum(part * darkest, darkest + levels)).resize((w, h)))
+                     for part, levels in ((1.4, 24), (1.06, 6)))
     paper = np.asarray(Image.fromarray(paper).resize((w, h), Image.Resampling.BILINEAR))
     difference = paper - light
     brightness = np.maximum(paper, 48) if dark else np.float32(160)  # light on dark adds, it is not reflected
     contrast = difference / brightness
-    return contrast - max(0.0, float(np.median(contrast[::3, ::3]))), np.asarray(edges)
+    return contrast - max(0.0, float(np.median(contrast[::3, ::3]))), edges, shaded
 
 
 def _noise(contrast: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -115,7 +116,8 @@ def _is_dark(grey: np.ndarray) -> bool:
     return amount >= 0
 
 
-def _density(contrast: np.ndarray, noise: np.ndarray, calm: np.ndarray, no_ink: np.ndarray) -> np.ndarray:
+def _density(contrast: np.ndarray, noise: np.ndarray, calm: np.ndarray, no_ink: np.ndarray,
+             shaded: np.ndarray) -> np.ndarray:
     "0..1 from `contrast`: each connected piece of ink is compared with its own darkest parts."
     density = np.zeros_like(contrast)
     values = contrast[contrast > noise]
@@ -136,15 +138,16 @@ def _density(contrast: np.ndarray, noise: np.ndarray, calm: np.ndarray, no_ink: 
     ink &= np.bincount(pieces, no_ink[mask], n) < 0.7 * sizes  # else it is what is left of a line or of an edge
     rises = np.zeros(n, np.float32)
     np.maximum.at(rises, pieces, _rise(contrast)[mask])
-    ink &= rises > SHARP * peaks  # else it is a shadow
+    in_shade = np.bincount(pieces, shaded[mask], n) > 0.4 * sizes
+    ink &= rises > np.where(in_shade, SHARP, SHARP / 2) * peaks  # else it is a shadow's edge
     density[mask] = np.where(ink[pieces], np.clip(values / darkness[pieces].clip(1e-6), 0, 1), 0)
     return density
 
 
 def _rise(contrast: np.ndarray) -> np.ndarray:
-    "How much `contrast` changes around each pixel, over a fiftieth of the picture's side."
+    "How much `contrast` changes around each pixel, over a hundredth of the picture's side."
     smooth = ndimage.uniform_filter(contrast, 3)
-    reach = max(2, max(contrast.shape) // 50)
+    reach = max(2, max(contrast.shape) // 100)
     rises = [np.abs(smooth - ndimage.shift(smooth, shift, order=0, mode="nearest"))
              for shift in ((0, reach), (0, -reach), (reach, 0), (-reach, 0))]
     return np.maximum.reduce(rises)

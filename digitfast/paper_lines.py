@@ -96,7 +96,9 @@ def _lines(thin: np.ndarray, faint: np.ndarray, contrast: np.ndarray) -> tuple[n
     rows = {round(float(np.median(middle)) + place[0].start) // 8 for place, middle, _ in lines}
     found, near = np.zeros((2, *thin.shape), bool)
     for place, middle, thickness in lines:
-        if len(rows) < FAMILY and place[1].stop - place[1].start < ALONE * thin.shape[1]:
+        length = (place[1].stop - place[1].start) / thin.shape[1]
+        at_rim = place[1].start <= run or place[1].stop >= thin.shape[1] - run
+        if len(rows) < FAMILY and length < (ALONE / 2 if at_rim or length * thin.shape[1] > 60 * thickness else ALONE):
             continue  # a stroke of a thin pen may be as slender, but no paper has just one or two short lines
         away = np.abs(np.arange(place[0].stop - place[0].start)[:len(faint[place]), None] - middle)
         line = faint[place] & (away <= thickness / 2 + 1.5)

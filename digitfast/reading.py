@@ -78,7 +78,7 @@ def read_digit(
     predictor: Predictor | None = None,
     ink: str = "auto",
 ) -> tuple[Digit | None, Reading]:  # None: there is no digit
-    """The one digit in a picture: of several the most prominent, by its height and how sure it is.
+    """The one digit in a picture: of several the most prominent, by its size and how sure it is.
 
     All ink of a picture of less than 64 pixels is taken to be the digit's.
     """
@@ -87,7 +87,7 @@ def read_digit(
     if min(grey.shape) >= SMALL:
         reading = _read(grey, scale, predictor, ink, cut=False)
         found = [digit for line in reading.lines for digit in line]
-        return max(found, key=lambda d: (d.box[3] - d.box[1]) * d.probability, default=None), reading
+        return max(found, key=lambda d: _size(d) * d.probability, default=None), reading
     found = find_ink(grey, ink)
     image = mnist_form(found.density)
     chances = predictor.chances(image[None])[0]
@@ -96,6 +96,11 @@ def read_digit(
         return None, Reading([], found, grey)
     digit = _in_picture(digit, scale)
     return digit, Reading([[digit]], found, grey)
+
+
+def _size(digit: Digit) -> float:
+    left, top, right, bottom = digit.box
+    return math.sqrt((right - left) * (bottom - top))
 
 
 def _in_picture(digit: Digit, scale: float) -> Digit:
