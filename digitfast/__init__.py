@@ -7,7 +7,7 @@ _HOMES = {  # module: the public names in it; each module is imported when one o
     "errors": ["DigitError", "DataNotFound", "BadData", "BadImage", "UnknownName", "BadSetting", "RunNotFound"],
     "sources": ["digits_path"],
     "images": ["PILDigit"],
-    "mnist_form": ["mnist_form"],
+    "digit_form": ["mnist_form"],
     "augment": ["RandomAffine", "RandomPen"],
     "models": ["digit_net", "digit_net_deep", "simple_net", "article_net"],
     "losses": ["NLLLossFlat"],

@@ -139,10 +139,7 @@ def evaluate(
                                        "fonts, synthetic photos, and what is no digit. Some minutes.")] = False,
     runs: RunsFolder = "runs",
 ):
-    """Accuracy on the test images with its 95 % interval, and which digits are mistaken for which.
-
-    The network that comes with digitfast, and a .safetensors, take any pictures; others those they were trained for.
-    """
+    "Accuracy on the test images with its 95 % interval, and which digits are mistaken for which."
     from digitfast.answers import open_network
     network = open_network(target, runs)
     if sets:
@@ -278,7 +275,8 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 def _network_and_images(targets: list[str], runs: str):
     "The network that the first of `targets` names, or digitfast's own, and the pictures."
     from digitfast.answers import is_network, open_network
-    named = is_network(targets[0], runs)
+    word = Path(targets[0])
+    named = is_network(word, runs) or (len(targets) > 1 and not word.suffix and not word.exists())  # a mistyped run
     if named and len(targets) == 1:
         raise BadSetting(f"{targets[0]} is a network; name pictures behind it")
     return open_network(targets[0] if named else None, runs), targets[1:] if named else targets

@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from scipy import ndimage
 
+from digitfast.digit_form import mnist_form
 from digitfast.errors import BadSetting
 from digitfast.letters import letter, scribble, shape
-from digitfast.mnist_form import mnist_form
 
 SIDE, LARGE = 28, 112  # pixels: of MNIST's images; of their enlargements, which are cut and joined
 

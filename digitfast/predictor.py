@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from digitfast.calibration import probabilities
+from digitfast.digit_form import SIDE
 from digitfast.errors import BadData, BadImage, BadSetting, RunNotFound
 from digitfast.files import whole_file
-from digitfast.mnist_form import SIDE
 from digitfast.models import digit_net, digit_net_deep
 
 PACKED = Path(__file__).parent / "data" / "digitnet.safetensors"
@@ -68,10 +68,11 @@ def predictor_of(
     settings, calibration = summary.get("settings", {}), summary.get("calibration", {})
     if settings.get("size", SIDE) != SIDE:
         raise BadSetting(f"the network was trained on images of {settings['size']} pixels; {SIDE} are wanted here")
-    known = ("run", "accuracy", "validation_images", "validated_on", "parameters", "settings", "data", "versions")
+    known = ("run", "accuracy", "validation_images", "validated_on", "parameters", "settings", "versions")
     return Predictor(learn.model.cpu().eval(), list(learn.dls.vocab), bool(settings.get("non_digits")),
                      calibration.get("temperature", 1.0), calibration.get("threshold", 0.5), settings.get("arch", ""),
-                     {**{key: summary[key] for key in known if key in summary}, "calibration": calibration})
+                     {**{key: summary[key] for key in known if key in summary}, "calibration": calibration,
+                      **({"data_sha256": summary["data"]["sha256"]} if "data" in summary else {})})
 
 
 def save_predictor(

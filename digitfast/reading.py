@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from digitfast.digit_form import mnist_form
 from digitfast.ink import SMALL, Ink, find_ink
-from digitfast.mnist_form import mnist_form
 from digitfast.pictures import read_picture
 from digitfast.predictor import Predictor
 from digitfast.segments import Piece, candidates, cut_touching, find_pieces, join, line_height, text_lines

@@ -24,12 +24,12 @@ from digitfast.arithmetic import choose_precision
 from digitfast.augment import RandomAffine, RandomPen
 from digitfast.calibration import expected_calibration_error, fit_temperature, probabilities
 from digitfast.circumstances import circumstances
+from digitfast.digit_form import SIDE
 from digitfast.errors import BadData, BadSetting
 from digitfast.evaluation import accuracy_interval
 from digitfast.files import whole_file
 from digitfast.learners import digit_learner
 from digitfast.loaders import SPLITS, ResidentDL, digit_dls, find_splits
-from digitfast.mnist_form import SIDE
 from digitfast.non_digits import non_digits as non_digit_images
 from digitfast.registry import optimizer
 from digitfast.run_folders import HISTORY, LEARNER, SUMMARY, Run, new_folder
@@ -82,10 +82,7 @@ def train_run(
     check_recipe(epochs, lr, schedule, precision)
     check_seed(seed)
     opt_func, moms = _optimizer(opt, mom)
-    if wd is not None and not 0 <= wd < float("inf"):
-        raise BadSetting(f"wd={wd}: a weight decay of 0 or more is wanted")
-    if not 0 <= non_digits <= 1:
-        raise BadSetting(f"non_digits={non_digits}: non-digits to a digit are wanted, 0 to 1, such as 0.2")
+    _check_amounts(wd, non_digits)
     batch_tfms = [*([RandomAffine(augment)] if augment else []), *([RandomPen(pen)] if pen else [])]
     cbs = [CSVLogger(HISTORY), *([LabelSmoothing(label_smoothing)] if label_smoothing else []),
            *([WeightAverage(ema)] if ema else [])]
@@ -169,6 +166,13 @@ def test_folder(
         if any(d.name in {name for pair in SPLITS for name in pair} for d in path.iterdir()):
             raise
         return path
+
+
+def _check_amounts(wd: float | None, non_digits: float) -> None:
+    if wd is not None and not 0 <= wd < float("inf"):
+        raise BadSetting(f"wd={wd}: a weight decay of 0 or more is wanted")
+    if not 0 <= non_digits <= 1:
+        raise BadSetting(f"non_digits={non_digits}: non-digits to a digit are wanted, 0 to 1, such as 0.2")
 
 
 def _optimizer(opt: str, mom: float | None) -> tuple:

@@ -10,9 +10,9 @@ from sklearn.datasets import load_digits
 
 from digitfast.answers import SUFFIXES
 from digitfast.calibration import accuracy_over_coverage, expected_calibration_error
+from digitfast.digit_form import SIDE, mnist_form
 from digitfast.errors import BadData
 from digitfast.ink import SMALL, find_ink
-from digitfast.mnist_form import SIDE, mnist_form
 from digitfast.photos import synthetic_photo
 from digitfast.pictures import fit_square, read_picture
 from digitfast.predictor import Predictor

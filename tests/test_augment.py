@@ -5,7 +5,7 @@ import torch
 from fastai.vision.core import TensorImageBW
 
 from digitfast import BadSetting, digit_dls
-from digitfast.augment import ROTATION, SHEAR, RandomAffine
+from digitfast.augment import ROTATION, SHEAR, RandomAffine, RandomPen
 
 
 def picture():
@@ -85,3 +85,26 @@ def test_training_batches_only(digits):
     assert changed.stride(1) == 1  # channels-last, as without
     tests = dls.test_dl(sorted((digits / "testing/3").iterdir()))
     assert torch.equal(tests.one_batch()[0], plain.test_dl(sorted((digits / "testing/3").iterdir())).one_batch()[0])
+
+
+def test_pen_changes_some_images_and_stays_in_range(digits):
+    x = picture().repeat(400, 1, 1, 1)
+    torch.manual_seed(0)
+    y = RandomPen(0.1).encodes(TensorImageBW(x)).as_subclass(torch.Tensor)
+    changed = (y - x).abs().amax((1, 2, 3)) > 0.02
+    assert y.shape == x.shape and y.min() >= 0 and y.max() <= 1
+    assert 0.3 < changed.float().mean() < 0.65  # seven changes of a tenth each
+    assert torch.equal(x, picture().repeat(400, 1, 1, 1))  # the batch it was given is as it was
+    dls = digit_dls(digits, bs=32, device="cpu", batch_tfms=RandomPen(1.0))
+    assert torch.equal(dls.valid.one_batch()[0], dls.valid.one_batch()[0])
+    with pytest.raises(BadSetting, match="pen=2"):
+        RandomPen(2)
+
+
+def test_strokes_get_wider_and_narrower(monkeypatch):
+    from digitfast import augment
+    monkeypatch.setattr(augment, "_each", lambda images: torch.ones(len(images), 1, 1, 1))
+    x = picture()
+    assert augment._widen(x).sum() > 1.5 * x.sum() and augment._narrow(x).sum() < 0.7 * x.sum()
+    monkeypatch.setattr(augment, "_each", lambda images: torch.full((len(images), 1, 1, 1), 0.5))
+    assert augment._cross_out(x).sum() < x.sum() < augment._underline(x * 0.1).sum() + x.sum()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from PIL import Image
 from test_architecture import MODULES, RANKS
 
 from digitfast import cli
@@ -66,13 +67,19 @@ def test_modules_are_the_houses():
     assert rows == {name: rank for name, rank in RANKS.items() if name in inside} and set(rows) == inside
 
 
-def test_python_runs(digits, monkeypatch):
+def test_python_runs(digits, monkeypatch, tmp_path):
     import digitfast
     monkeypatch.setattr(digitfast, "digits_path", lambda: digits)
-    code, = re.findall(r"```python\n(.*?)```", README, re.S)
+    monkeypatch.chdir(tmp_path)
+    page = Image.new("L", (300, 200), 255)
+    page.paste(0, (90, 40), Image.open(digits / "training/4/1.png").resize((112, 112)))
+    page.save("photo.jpg")
+    training, reading = re.findall(r"```python\n(.*?)```", README, re.S)
     namespace = {}
-    exec(code, namespace)
+    exec(training, namespace)
     assert namespace["learn"].recorder.values[-1][2] > 0.1
+    exec(reading, namespace)
+    assert namespace["reading"].text == "4"
 
 
 def test_links_lead_somewhere():

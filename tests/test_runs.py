@@ -153,3 +153,28 @@ def test_mistakes_leave_nothing(quick, tmp_path, wrong, error, message):
     with pytest.raises(error, match=message):
         train_run(**{**quick, **wrong})
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
+
+
+def test_a_run_for_reading_is_calibrated_and_goes_into_one_safe_file(quick, digits):
+    from digitfast import open_predictor, read_digit
+    from digitfast.run_folders import export_run
+    run = train_run(**{**quick, "arch": "digitnet"}, epochs=6, holdout=0.2, pen=0.1, non_digits=0.2, augment=0.3)
+    calibration = run.summary["calibration"]
+    assert 0.1 <= calibration["temperature"] <= 10 and 0 < calibration["threshold"] < 1
+    assert 0 <= calibration["expected_calibration_error"] < 0.5
+    predictor = open_predictor(export_run("digitnet", "net.safetensors"))
+    assert predictor.no_digit and predictor.threshold == calibration["threshold"]
+    assert predictor.facts["run"] == "digitnet" and "path" not in json.dumps(predictor.facts)
+    files = sorted((digits / "testing").glob("*/*.png"))
+    read = [read_digit(f, predictor)[0] for f in files]
+    assert sum(d is not None and d.guess == f.parent.name for d, f in zip(read, files, strict=True)) > 60
+    with pytest.raises(BadSetting, match="exists"):
+        export_run("digitnet", "net.safetensors")
+
+
+def test_non_digits_want_digits(quick):
+    with pytest.raises(BadSetting, match="non_digits=2"):
+        train_run(**quick, non_digits=2)
+    with pytest.raises(BadSetting, match="ten digits"):
+        train_run(**quick, non_digits=0.2, size=20)
+    assert not list(Path("runs").glob("*"))

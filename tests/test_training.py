@@ -10,6 +10,7 @@ from fastai.callback.training import ShortEpochCallback
 from digitfast import (
     BadSetting,
     LabelSmoothing,
+    NonDigits,
     RandomAffine,
     UnknownName,
     WeightAverage,
@@ -186,3 +187,27 @@ def test_label_smoothing_is_torchs(digits, arch):
 def test_mistakes(learn, kwargs, error):
     with pytest.raises(error):
         train_learner(learn, **kwargs)
+
+
+def test_non_digits_are_learned_beside_the_digits(digits, capsys):
+    from digitfast.calibration import probabilities
+
+    class Watch(Callback):
+        def after_loss(self):
+            if self.training:
+                assert len(self.x) == 48 and self.pred.shape == (48, 11) and (self.y == 10).sum() == 16
+                assert not self.pred[:, 10].any()
+            else:
+                assert self.pred.shape[1] == 10 and self.y.max() < 10
+
+    torch.manual_seed(0)
+    noise = torch.randint(0, 256, (60, 28, 28), dtype=torch.uint8)
+    learn = digit_learner(digit_dls(digits, bs=32, device="cpu"), "simple")
+    train_learner(learn, 12, 0.01, cbs=[NonDigits(noise, 0.5), LabelSmoothing(), Watch()])
+    fresh = torch.randint(0, 256, (100, 1, 28, 28)) / 255
+    with torch.no_grad():
+        none = probabilities(learn.model.eval()(fresh), no_digit=True)[:, -1]
+        digit = probabilities(learn.model(learn.dls.valid.one_batch()[0]), no_digit=True)[:, -1]
+    assert (none > 0.5).float().mean() > 0.9 > 0.2 > (digit > 0.5).float().mean()
+    with pytest.raises(BadSetting, match="non_digits=0"):
+        NonDigits(noise, 0)

@@ -22,7 +22,7 @@ def mnist_form(
     darkest = float(ink.max(initial=0))
     if darkest < 1 / 255:
         return np.zeros((SIDE, SIDE), np.uint8)
-    crop = np.clip(_cut_out(ink, darkest / 4) / darkest, 0, 1)
+    crop = np.clip(_cut_out(ink, darkest / 8) / darkest, 0, 1)
     if max(crop.shape) > BOX:
         fine = _in_box(crop, BOX * FINE, Image.Resampling.BICUBIC)
         shape = fine > (fine**2).sum() / fine.sum() / 2  # half of what ink has: less than 1 where a line is thin
@@ -71,9 +71,9 @@ def _in_box(ink: np.ndarray, side: int, how: Image.Resampling) -> np.ndarray:
 
 
 def _centred(small: np.ndarray) -> np.ndarray:
-    "`small` on a canvas of `SIDE` × `SIDE`, its centre of mass as near to the middle as whole pixels allow."
+    "`small` on a canvas of `SIDE` × `SIDE`, its centre of mass as near to the middle, (14, 14), as whole pixels allow."
     canvas = np.zeros((SIDE, SIDE), np.float32)
-    corner = [min(max(round((SIDE - 1) / 2 - centre), 0), SIDE - side)
+    corner = [min(max(round(SIDE / 2 - centre), 0), SIDE - side)
               for centre, side in zip(ndimage.center_of_mass(small), small.shape, strict=True)]
     canvas[corner[0]:corner[0] + small.shape[0], corner[1]:corner[1] + small.shape[1]] = small
     return canvas

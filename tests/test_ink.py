@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from digitfast.errors import BadSetting
+from digitfast.ink import find_ink
+
+DIGIT = ((200, 120), (320, 120), (240, 330))  # a 7
+
+
+def page(paper=230, ink=40, size=(600, 450), width=14) -> np.ndarray:
+    image = Image.new("L", size, paper)
+    ImageDraw.Draw(image).line(DIGIT, fill=ink, width=width)
+    return np.asarray(image)
+
+
+def truth(width=14) -> np.ndarray:
+    return page(0, 255, width=width) > 0
+
+
+def agrees(density, wanted, least=0.8):
+    "Whether ink was found where it is, and hardly elsewhere (intersection over union)."
+    found = density > 0.5
+    return (found & wanted).sum() / max(1, (found | wanted).sum()) > least
+
+
+@pytest.mark.parametrize("paper, ink", [(230, 40), (120, 40), (30, 200), (90, 230)])
+def test_polarity_is_seen(paper, ink):
+    found = find_ink(page(paper, ink))
+    assert found.dark == (ink < paper) and agrees(found.density, truth())
+
+
+def test_polarity_can_be_told_and_other_names_cannot():
+    assert find_ink(page(), "dark").dark and not find_ink(page(), "light").dark
+    with pytest.raises(BadSetting, match="auto, dark, light"):
+        find_ink(page(), "blue")
+
+
+@pytest.mark.parametrize("light", ["gradient", "shadow", "noise"])
+def test_uneven_light(light):
+    y, x = np.mgrid[0:450, 0:600]
+    shadow = 1 - 0.45 / (1 + np.exp((x - y - 60) / 25))
+    factor = {"gradient": 0.4 + 0.6 * x / 600, "shadow": shadow, "noise": 1.0}[light]
+    grain = np.random.default_rng(1).normal(0, 6 if light == "noise" else 2, (450, 600))
+    grey = np.clip(page() * factor + grain, 0, 255).astype(np.uint8)
+    assert agrees(find_ink(grey).density, truth(), 0.7)
+
+
+@pytest.mark.parametrize("angle", [0, 4, -9])
+@pytest.mark.parametrize("squares", [False, True])
+def test_lines_of_the_paper_go_and_ink_stays(angle, squares):
+    lines = Image.new("L", (900, 900), 255)
+    draw = ImageDraw.Draw(lines)
+    for at in range(0, 900, 45):
+        draw.line((0, at, 900, at), fill=170, width=2)
+        if squares:
+            draw.line((at, 0, at, 900), fill=170, width=2)
+    lines = np.asarray(lines.rotate(angle, Image.Resampling.BICUBIC, fillcolor=255))[220:670, 150:750]
+    assert agrees(find_ink(np.minimum(page(), lines)).density, truth(), 0.75)
+
+
+def test_empty_pages_have_no_ink():
+    rng = np.random.default_rng(0)
+    for grain in (0, 3, 8):
+        grey = np.clip(200 + rng.normal(0, grain, (400, 500)), 0, 255).astype(np.uint8)
+        assert (find_ink(grey).density > 0.5).mean() < 1e-3
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 500), (28, 28), (64, 64), (65, 2000)])
+def test_odd_shapes(shape):
+    grey = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    density = find_ink(grey).density
+    assert density.shape == shape and density.min() >= 0 and density.max() <= 1
+
+
+def test_a_digit_cut_out_keeps_its_greys():
+    small = np.zeros((28, 28), np.uint8)
+    small[6:22, 13:16] = [120, 255, 60]
+    assert (find_ink(small).density * 255).round().astype(int).tolist() == small.tolist()
+    assert np.allclose(find_ink(255 - small).density, small / 255, atol=0.01)

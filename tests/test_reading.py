@@ -1,0 +1,115 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from digitfast import Predictor, read_digit, read_digits
+from digitfast.errors import BadImage
+from digitfast.figures import check_figures, draw_boxes, draw_steps
+from digitfast.photos import synthetic_photo
+
+
+@pytest.fixture(scope="module")
+def digit_images(mnist) -> dict[int, np.ndarray]:
+    "One clear image of each digit."
+    return {d: np.asarray(Image.open(sorted((mnist / f"testing/{d}").glob("*.png"))[3])) for d in range(10)}
+
+
+def sheet(digit_images, *numbers: str, gap: int = 30, flip: bool = False) -> Image.Image:
+    "Numbers, each on a line of its own, in dark ink on light paper."
+    page = Image.new("L", (1000, 60 + 150 * len(numbers)), 20 if flip else 235)
+    for row, number in enumerate(numbers):
+        for i, digit in enumerate(number):
+            ink = Image.fromarray(digit_images[int(digit)]).resize((112, 112), Image.Resampling.BICUBIC)
+            page.paste(240 if flip else 30, (40 + i * (80 + gap), 40 + 150 * row), ink)
+    return page
+
+
+def test_numbers_line_by_line(digit_images):
+    reading = read_digits(sheet(digit_images, "3141", "5926"))
+    assert reading.text == "3141\n5926"
+    for line, top in zip(reading.lines, (40, 190), strict=True):
+        for i, digit in enumerate(line):
+            left, upper, right, bottom = digit.box
+            assert 40 + i * 110 - 5 <= left < right <= 40 + i * 110 + 117 and top - 5 <= upper < bottom <= top + 117
+            assert digit.image.shape == (28, 28) and 0.6 < digit.probability <= 1
+            assert sum(digit.probabilities.values()) + digit.no_digit == pytest.approx(1)
+
+
+def test_light_ink_on_dark_and_far_numbers_apart(digit_images):
+    assert read_digits(sheet(digit_images, "507", flip=True)).text == "507"
+    page = sheet(digit_images, "1", "2")
+    page.paste(sheet(digit_images, "7").crop((30, 30, 160, 170)), (520, 30))
+    assert read_digits(page).text.split("\n")[0] == "1 7"
+
+
+def test_one_digit_small_in_a_corner_of_a_large_photo(digit_images):
+    page = Image.new("L", (4000, 3000), 230)
+    page.paste(25, (3600, 150), Image.fromarray(digit_images[4]).resize((200, 200), Image.Resampling.BICUBIC))
+    digit, reading = read_digit(page)
+    assert digit.label == "4" and 3600 <= digit.box[0] < digit.box[2] <= 3800 and max(reading.grey.shape) <= 2000
+
+
+def test_nothing_is_no_digit():
+    for empty in (np.zeros((300, 400), np.uint8), np.full((300, 400), 255, np.uint8), np.zeros((28, 28), np.uint8),
+                  np.zeros((1, 1), np.uint8)):
+        digit, reading = read_digit(empty)
+        assert digit is None and reading.text == "" and read_digits(empty).lines == []
+
+
+def test_mnist_images_are_read_as_they_come(mnist):
+    files = sorted((mnist / "testing").glob("*/*.png"))[::100]
+    right = [read_digit(f)[0] for f in files]
+    assert np.mean([d is not None and d.guess == f.parent.name for d, f in zip(right, files, strict=True)]) >= 0.98
+
+
+def test_synthetic_photos(mnist):
+    files = sorted((mnist / "training").glob("*/*.png"))[::1000]
+    rng = np.random.default_rng(5)
+    digits = [read_digit(synthetic_photo(np.asarray(Image.open(f))[None], rng, (800, 600)).image)[0] for f in files]
+    assert np.mean([d is not None and d.guess == f.parent.name for d, f in zip(digits, files, strict=True)]) >= 0.85
+
+
+def test_another_network_may_read(digit_images):
+    packed = Predictor.packed()
+    strict = Predictor(packed.model, packed.vocab, packed.no_digit, threshold=1.1)
+    reading = read_digits(sheet(digit_images, "42"), strict)
+    assert reading.text == "??" and {d.answer for d in reading.lines[0]} == {"unsure"} and reading.digits == []
+
+
+def test_bad_picture_is_named(tmp_path):
+    (tmp_path / "a.png").write_text("no image")
+    with pytest.raises(BadImage, match="a.png"):
+        read_digits(tmp_path / "a.png")
+
+
+def test_command_line(run_cli, digit_images, tmp_path):
+    sheet(digit_images, "42").save(tmp_path / "my photo é.png")
+    code, out, err = run_cli("read", "my photo é.png", "--boxes", "boxes.png", "--steps", "steps.png")
+    assert (code, err) == (0, "") and out.startswith("my photo é.png  42  ") and out.count("%") == 2
+    assert Image.open(tmp_path / "boxes.png").size == (1000, 210) and Image.open(tmp_path / "steps.png").size[0] > 900
+    code, out, err = run_cli("read", "--json", "my photo é.png")
+    assert json.loads(out)[0]["text"] == "42" and len(json.loads(out)[0]["lines"][0][0]["box"]) == 4
+    sheet(digit_images, "8").save(tmp_path / "8.png")
+    (tmp_path / "bad.png").write_text("no image")
+    code, out, err = run_cli("predict", "bad.png", "8.png", "absent.png")
+    assert code == 1 and out.startswith("8.png  8  ") and err.count("\n") == 2 and "Traceback" not in err
+    assert json.loads(run_cli("predict", "--json", "8.png")[1])[0]["answer"] == "8"
+    Image.new("L", (200, 200), 255).save(tmp_path / "empty.png")
+    assert run_cli("predict", "empty.png")[1] == "empty.png  no digit\n"
+    code, out, err = run_cli("read", "8.png", "empty.png", "--steps", "s.png")
+    assert code == 1 and "one picture" in err
+
+
+def test_figures_are_checked_before_anything_is_drawn(digit_images, tmp_path):
+    from digitfast.errors import BadSetting
+    with pytest.raises(BadSetting, match=".png"):
+        check_figures(["a.png"], tmp_path / "steps.jpg")
+    page = sheet(digit_images, "6")
+    reading = read_digits(page)
+    draw_boxes(page, reading, tmp_path / "b.png")
+    draw_steps(reading, tmp_path / "s.png")
+    drawn = np.asarray(Image.open(tmp_path / "b.png"))
+    assert drawn.shape == (210, 1000, 3) and (drawn[..., 1] > drawn[..., 0] + 40).any()  # a green box
+    assert np.asarray(Image.open(tmp_path / "s.png")).std() > 20

@@ -1,0 +1,47 @@
+import numpy as np
+
+from digitfast.segments import Piece, candidates, cut_touching, find_pieces, join, line_height, text_lines
+
+
+def ink(*boxes: tuple[int, int, int, int], shape=(200, 400)) -> np.ndarray:
+    density = np.zeros(shape, np.float32)
+    for left, top, right, bottom in boxes:
+        density[top:bottom, left:right] = 1
+    return density
+
+
+def test_pieces_are_connected_ink_and_specks_are_dropped():
+    pieces = find_pieces(ink((20, 40, 40, 100), (80, 40, 110, 100), (300, 10, 303, 13)))
+    assert sorted((p.left + 1, p.top + 1, p.right - 1, p.bottom - 1) for p in pieces) == [
+        (20, 40, 40, 100), (80, 40, 110, 100)]
+    assert find_pieces(ink()) == []
+
+
+def test_a_frame_around_digits_is_no_digit():
+    boxes = ((5, 5, 395, 8), (5, 192, 395, 195), (5, 5, 8, 195), (392, 5, 395, 195))
+    pieces = find_pieces(ink(*boxes, (50, 60, 70, 120), (100, 60, 120, 120)))
+    assert len(pieces) == 2
+
+
+def test_lines_are_read_from_top_to_bottom_even_where_they_fall():
+    boxes = [(20 + 60 * i, 20 + 8 * i, 45 + 60 * i, 60 + 8 * i) for i in range(5)]
+    boxes += [(20 + 60 * i, 110 + 8 * i, 45 + 60 * i, 150 + 8 * i) for i in range(5)]
+    lines = text_lines(find_pieces(ink(*reversed(boxes))))
+    assert [[p.left + 1 for p in line] for line in lines] == [[20, 80, 140, 200, 260]] * 2
+    assert lines[0][0].top < lines[1][0].top and abs(line_height(lines[0]) - 42) < 3
+
+
+def test_touching_shapes_can_be_cut_where_they_touch():
+    density = ink((20, 40, 60, 100), (64, 40, 104, 100), (60, 68, 64, 72))
+    piece, = find_pieces(density)
+    parts = cut_touching([piece, Piece(200, 40, np.ones((60, 30), np.float32))])
+    assert len({p.cut_from for p in parts if p.cut_from}) == 1 and len(parts) >= 3
+    assert any(58 <= p.right <= 66 for p in parts)
+    whole = join([p for p in parts if p.cut_from])
+    assert (whole.ink > 0.3).sum() == (piece.ink > 0.3).sum()
+
+
+def test_candidates_hold_each_part_and_no_run_that_is_too_wide():
+    parts = [Piece(x, 0, np.ones((60, 30), np.float32)) for x in (0, 40, 300)]
+    runs = candidates(parts)
+    assert {(0, 1), (1, 2), (2, 3), (0, 2)} == set(runs)
