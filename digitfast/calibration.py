@@ -1,6 +1,9 @@
 """How far a network's probabilities can be believed, and how to make them right."""
+import math
+
 import torch
 import torch.nn.functional as F
+from scipy.optimize import minimize_scalar
 
 from digitfast.models import with_no_digit
 
@@ -25,10 +28,14 @@ def fit_temperature(
     Above 1 the network was too sure of itself, below 1 not sure enough.
     Source: Guo et al., "On Calibration of Modern Neural Networks" (2017).
     """
-    candidates = torch.logspace(-1, 1, 401, dtype=torch.float64).tolist()  # one number: trying out is exact enough
     right = labels.view(-1, 1)
-    return min(candidates, key=lambda t: -float(
-        probabilities(logits, t, no_digit).gather(1, right).clamp_min(1e-12).log().mean()))
+
+    def surprise(log_temperature: float) -> float:
+        chances = probabilities(logits, math.exp(log_temperature), no_digit)
+        return -float(chances.gather(1, right).clamp_min(1e-12).log().mean())
+
+    limit = math.log(10)  # one number with one best value
+    return math.exp(minimize_scalar(surprise, bounds=(-limit, limit), method="bounded").x)
 
 
 def expected_calibration_error(
