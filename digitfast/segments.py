@@ -9,6 +9,7 @@ INKED = 0.3  # density from which pixels hang together
 WIDE = 1.7  # of a digit's width at most, as a part of its line's height
 ASIDE = 0.05  # cost of a step aside of a cut, in pixels of ink
 MOST_CUT = 0.45  # ink that a cut may go through, as a part of the line's height
+SMALLEST = 9  # pixels of a digit, with its rim; what is smaller is noise where nothing is larger
 MOST_PARTS = 4  # of one digit: what a pen has left in pieces, and cuts too many
 MOST_PIECES = 400  # of one picture; the largest are kept
 
@@ -58,7 +59,7 @@ def find_pieces(
     order = np.argsort(-sides, kind="stable")[:MOST_PIECES]
     pieces = [_cut_out(density, labels, i, boxes[i]) for i in order if sides[i] >= 3]
     pieces = [p for p in pieces if not _is_frame(p, pieces)]
-    if not pieces:
+    if not pieces or max(max(p.height, p.width) for p in pieces) < SMALLEST:
         return []
     inside = [p for p in pieces if not _at_edge(p, density.shape)] or pieces
     typical = _typical_height(inside)

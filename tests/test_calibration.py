@@ -55,7 +55,7 @@ def test_temperature_of_few_and_hopeless_images():
     assert 0.1 <= fit_temperature(torch.tensor([[1.0, 2.0]]), torch.tensor([1])) <= 10
     assert fit_temperature(torch.tensor([[900.0, 0.0]] * 5), torch.tensor([1] * 5)) <= 10  # never right, wholly sure
     assert fit_temperature(torch.tensor([[3.0, 0.0]] * 10), torch.tensor([0] * 10)) == pytest.approx(0.1, rel=0.01)
-    assert fit_temperature(torch.tensor([[3.0, 0.0]] * 10), torch.tensor([0] * 5 + [1] * 5)) == pytest.approx(10, rel=0.01)
+    assert fit_temperature(torch.tensor([[3.0, 0.0]] * 10), torch.tensor([0, 1] * 5)) == pytest.approx(10, rel=0.01)
 
 
 def test_calibration_error_by_hand():

@@ -14,7 +14,7 @@ def test_pieces_are_connected_ink_and_specks_are_dropped():
     pieces = find_pieces(ink((20, 40, 40, 100), (80, 40, 110, 100), (300, 10, 303, 13)))
     assert sorted((p.left + 1, p.top + 1, p.right - 1, p.bottom - 1) for p in pieces) == [
         (20, 40, 40, 100), (80, 40, 110, 100)]
-    assert find_pieces(ink()) == []
+    assert find_pieces(ink()) == [] == find_pieces(ink((20, 20, 25, 25), (90, 90, 95, 94)))
 
 
 def test_a_frame_around_digits_is_no_digit():
