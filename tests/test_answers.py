@@ -1,0 +1,82 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from digitfast import RunNotFound, save_predictor
+from digitfast.answers import (
+    digit_line,
+    is_network,
+    number_lines,
+    open_network,
+    predict_pictures,
+    read_pictures,
+)
+from digitfast.errors import BadSetting
+from digitfast.predictor import PACKED, Predictor
+
+
+@pytest.fixture
+def pictures(digits, tmp_path):
+    "A folder with two digits, dark on light, and a file between them that is no picture."
+    folder = tmp_path / "my pictures"
+    (folder / "deeper").mkdir(parents=True)
+    for name, digit in (("a.png", 0), ("deeper/c.png", 6)):
+        ink = np.kron(255 - np.asarray(Image.open(digits / f"training/{digit}/0.png")), np.ones((8, 8), np.uint8))
+        Image.fromarray(ink).save(folder / name)
+    (folder / "b.png").write_text("no picture")
+    (folder / "notes.txt").write_text("left alone")
+    return folder
+
+
+def test_one_bad_file_does_not_stop_the_others(pictures, tmp_path):
+    (tmp_path / "empty").mkdir()
+    answers = predict_pictures([pictures, tmp_path / "absent.png", tmp_path / "empty"])
+    assert [a["file"].split("/")[-1] for a in answers] == ["a.png", "b.png", "c.png", "absent.png", "empty"]
+    assert [a.get("digit") for a in answers] == ["0", None, "6", None, None]
+    assert [("error" in a) for a in answers] == [False, True, False, True, True]
+    for answer, reason in zip((answers[1], *answers[3:]), ("b.png", "No such file", "no pictures"), strict=True):
+        assert reason in answer["error"]
+    assert json.loads(json.dumps(answers)) == answers
+    assert digit_line(answers[0]).endswith("%") and " 0 " in digit_line(answers[0])
+    assert [a.get("text") for a in read_pictures([pictures])] == ["0", None, "6"]
+    assert number_lines(read_pictures([pictures / "a.png"])[0]).split()[-2] == "0"
+
+
+def test_a_name_with_a_null_byte_is_one_bad_file(pictures):
+    answers = predict_pictures(["a\0b.png", pictures / "a.png"])
+    assert "error" in answers[0] and answers[1]["digit"] == "0"
+
+
+def test_as_they_are(digits):
+    answer, = predict_pictures([digits / "training/0/0.png"], as_is=True)
+    assert answer["digit"] == "0" and answer["probability"] == max(answer["probabilities"].values())
+
+
+def test_figures_are_of_one_picture(pictures, tmp_path):
+    read_pictures([pictures / "a.png"], boxes=tmp_path / "b.png", steps=tmp_path / "s.png")
+    assert Image.open(tmp_path / "b.png").size == (224, 224) and Image.open(tmp_path / "s.png").size[0] > 400
+    for several in ([pictures], [pictures / "a.png", pictures / "deeper/c.png"]):
+        with pytest.raises(BadSetting, match="one picture"):
+            predict_pictures(several, steps=tmp_path / "s.png")
+
+
+def test_networks_by_name(tmp_path, pictures):
+    file = save_predictor(Predictor.packed(), tmp_path / "net.safetensors")
+    assert is_network(file) and not is_network(pictures) and not is_network(pictures / "a.png")
+    assert is_network(tmp_path / "absent.safetensors") and not is_network("absent", tmp_path)
+    assert open_network().for_pictures() is Predictor.packed() and open_network().source == "mnist"
+    assert open_network(file).for_pictures().threshold == open_network(PACKED).for_pictures().threshold
+    with pytest.raises(RunNotFound, match="there is no run 'absent'"):
+        open_network("absent", tmp_path)
+
+
+def test_the_name_of_a_run_comes_before_the_pictures(run_cli, digits, pictures):
+    assert run_cli("fit", "--arch", "digitnet", "--source", digits, "--bs", 32, "--epochs", 8)[0] == 0
+    code, out, err = run_cli("predict", "digitnet", digits / "testing/0/30.png")  # as it comes, as it was trained
+    assert (code, err) == (0, "") and "  0  " in out
+    code, out, err = run_cli("read", "digitnet", pictures / "a.png")
+    assert code == 0 and "a.png  0" in out
+    code, out, err = run_cli("predict", "digitnet")
+    assert code == 1 and "name pictures behind it" in err
