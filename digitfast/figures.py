@@ -48,7 +48,7 @@ def draw_steps(
     reading: Reading,
     path: str | Path,  # of the .png to write
 ) -> None:
-    "Draw the picture, its contrast, its ink, and each digit as the network saw it."
+    "Draw the picture, its ink, and each digit as the network saw it."
     panels = [("the picture, in grey", Image.fromarray(reading.grey))]
     panels += [(name, Image.fromarray(255 - stage)) for name, stage in reading.ink.stages.items()]
     steps = [_titled(name, ImageOps.contain(panel.convert("RGB"), (PANEL, PANEL))) for name, panel in panels]

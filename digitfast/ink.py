@@ -1,18 +1,19 @@
-"""A grey picture of paper with writing → the ink alone: polarity, uneven light, paper lines and noise."""
+"""A grey picture of paper with writing → the ink alone, without paper, shadows, ruled lines and what lies around."""
 from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from digitfast.digit_form import stroke_width
 from digitfast.errors import BadSetting
-from digitfast.paper_lines import without_lines
+from digitfast.ink_net import ink_chances
 
 INKS = ("auto", "dark", "light")  # what a picture's ink can be, against its paper
 SMALL = 64  # pixels: below this side a picture is one digit cut out, without lines or uneven light
 LEAST = 0.06  # contrast of the faintest ink that is looked for, as a part of the paper's brightness
-SHARP = 0.6  # part of its contrast that ink in half-shade gains or loses within a hundredth of the picture's side
-EIGHT = np.ones((3, 3), bool)  # pixels that touch at a corner belong together
+AFAR = 512  # pixels of the longer side at first
+THIN = 6  # pixels: strokes that are narrower at first are looked at from near, so that they become as wide
 
 
 @dataclass(frozen=True)
@@ -27,25 +28,38 @@ def find_ink(
     grey: np.ndarray,  # uint8 `[h, w]`
     ink: str = "auto",  # dark or light, against its paper; auto: whichever the picture shows
 ) -> Ink:
-    """The ink of a picture: what stands out from the paper around it, is no line of the paper, and is no noise.
+    """The ink of a picture, as far as `ink_chances` tells it from paper, its lines, shadows, and what lies around.
 
-    Ink is taken to be thinner than a quarter of the picture. Raises: `BadSetting` for another `ink`.
+    Raises: `BadSetting` for another `ink`.
     """
     if ink not in INKS:
         raise BadSetting(f"ink={ink!r}: one of {', '.join(INKS)} is wanted")
     if min(grey.shape) < SMALL:
         return _small_ink(grey, ink)
     dark = ink == "dark" or (ink == "auto" and _is_dark(grey))
-    contrast, edges, shaded = _contrast(grey, dark)
-    stages = {"contrast": _bytes(contrast / max(0.25, contrast.max()))}
-    noise, calm = _noise(contrast)
-    contrast, lines = without_lines(contrast, calm)
-    density = _density(contrast, noise, calm, edges | lines, shaded)
-    return Ink(density, dark, {**stages, "ink": _bytes(density)})
+    density = _at_good_scale(grey if dark else 255 - grey)
+    return Ink(density, dark, {"ink": _bytes(density)})
 
 
 def _bytes(values: np.ndarray) -> np.ndarray:
     return (np.clip(values, 0, 1) * 255).round().astype(np.uint8)
+
+
+def _at_good_scale(grey: np.ndarray) -> np.ndarray:
+    "The ink of a picture, dark on light: looked at from afar, and, where strokes are thin then, from near."
+    scale = min(1.0, AFAR / max(grey.shape))
+    ink = _at_scale(grey, scale)
+    if scale < 1:
+        width = stroke_width(ink > 0.5) if (ink > 0.5).any() else 0
+        nearer = min(1.0, scale * THIN / max(width, 1))
+        if nearer > 1.2 * scale:
+            ink = _at_scale(grey, nearer)
+    return np.asarray(Image.fromarray(ink).resize(grey.shape[::-1], Image.Resampling.BILINEAR))
+
+
+def _at_scale(grey: np.ndarray, scale: float) -> np.ndarray:
+    h, w = (max(1, round(side * scale)) for side in grey.shape)
+    return ink_chances(np.asarray(Image.fromarray(grey).resize((w, h), Image.Resampling.BOX)))
 
 
 def _small_ink(grey: np.ndarray, ink: str) -> Ink:
@@ -63,42 +77,6 @@ def _small_ink(grey: np.ndarray, ink: str) -> Ink:
     return Ink(density, dark, {"ink": _bytes(density)})
 
 
-def _contrast(grey: np.ndarray, dark: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How much darker (or lighter) each pixel is than the paper around it, as a part of that, less the paper's own
-    grain; where the paper ends; and where its brightness changes."""
-    h, w = grey.shape
-    step = max(1, max(h, w) // 400)
-    light = grey if dark else 255 - grey
-    small = ndimage.median_filter(np.asarray(Image.fromarray(light).reduce(step)), 3)
-    window = max(3, min(small.shape) // 4) | 1
-    around = np.pad(small, window, mode="edge")  # what lies along the rim, as a desk around the paper, is no ink
-    paper = ndimage.grey_closing(around, (window, window))[window:-window, window:-window].astype(np.float32)
-    paper = ndimage.gaussian_filter(paper, 1.5)
-    darkest, lightest = ndimage.minimum_filter(paper, 7), ndimage.maximum_filter(paper, 7)
-    edges, shaded = (np.asarray(Image.fromarray(lightest > np.maximum(part * darkest, darkest + levels)).resize((w, h)))
-                     for part, levels in ((1.4, 24), (1.06, 6)))
-    paper = np.asarray(Image.fromarray(paper).resize((w, h), Image.Resampling.BILINEAR))
-    difference = paper - light
-    brightness = np.maximum(paper, 48) if dark else np.float32(160)  # light on dark adds, it is not reflected
-    contrast = difference / brightness
-    return contrast - max(0.0, float(np.median(contrast[::3, ::3]))), edges, shaded
-
-
-def _noise(contrast: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each pixel the contrast that the grain of the paper and the camera's noise hardly ever reach: around it, and
-    in the calmest place near it, where no ink covers the paper."""
-    h, w = contrast.shape
-    block = max(8, min(h, w) // 20)
-    rows, columns = h // block, w // block
-    blocks = contrast[:rows * block, :columns * block].reshape(rows, block, columns, block)[:, ::2, :, ::2]
-    blocks = blocks.transpose(0, 2, 1, 3).reshape(rows, columns, -1)
-    low, high = np.quantile(blocks, [0.1, 0.4], axis=2)
-    here = ndimage.median_filter((high - low) / 1.03, 3)
-    maps = [Image.fromarray(d.astype(np.float32)).resize((w, h), Image.Resampling.BILINEAR)
-            for d in (here, ndimage.minimum_filter(here, 7))]
-    return tuple(np.maximum(LEAST, 6 * np.asarray(m)) for m in maps)
-
-
 def _is_dark(grey: np.ndarray) -> bool:
     """Whether ink is what is darker than its surroundings, and not what is lighter.
 
@@ -114,51 +92,3 @@ def _is_dark(grey: np.ndarray) -> bool:
         lighter = small - ndimage.grey_opening(small, (window, window), mode="nearest")
         amount += float(darker[darker > least].sum() - lighter[lighter > least].sum()) / window**2
     return amount >= 0
-
-
-def _density(contrast: np.ndarray, noise: np.ndarray, calm: np.ndarray, no_ink: np.ndarray,
-             shaded: np.ndarray) -> np.ndarray:
-    "0..1 from `contrast`: each connected piece of ink is compared with its own darkest parts."
-    density = np.zeros_like(contrast)
-    values = contrast[contrast > noise]
-    if not len(values):
-        return density
-    middle = _otsu(values)
-    strong = np.maximum(noise, (middle + noise) / 2)
-    mask = contrast > 0.6 * np.maximum(calm, (middle + calm) / 2)
-    pieces = ndimage.label(mask, EIGHT)[0][mask]
-    values = contrast[mask]
-    n = pieces.max() + 1
-    sizes = np.bincount(pieces, minlength=n).clip(1)
-    peaks = np.zeros(n, np.float32)
-    np.maximum.at(peaks, pieces, values)
-    core = values > peaks[pieces] / 2
-    darkness = np.bincount(pieces[core], values[core], n) / np.bincount(pieces[core], minlength=n).clip(1)
-    ink = np.bincount(pieces, values > strong[mask], n) > 0
-    ink &= np.bincount(pieces, no_ink[mask], n) < 0.7 * sizes  # else it is what is left of a line or of an edge
-    rises = np.zeros(n, np.float32)
-    np.maximum.at(rises, pieces, _rise(contrast)[mask])
-    in_shade = np.bincount(pieces, shaded[mask], n) > 0.4 * sizes
-    ink &= rises > np.where(in_shade, SHARP, SHARP / 2) * peaks  # else it is a shadow's edge
-    density[mask] = np.where(ink[pieces], np.clip(values / darkness[pieces].clip(1e-6), 0, 1), 0)
-    return density
-
-
-def _rise(contrast: np.ndarray) -> np.ndarray:
-    "How much `contrast` changes around each pixel, over a hundredth of the picture's side."
-    smooth = ndimage.uniform_filter(contrast, 3)
-    reach = max(2, max(contrast.shape) // 100)
-    rises = [np.abs(smooth - ndimage.shift(smooth, shift, order=0, mode="nearest"))
-             for shift in ((0, reach), (0, -reach), (reach, 0), (-reach, 0))]
-    return np.maximum.reduce(rises)
-
-
-def _otsu(values: np.ndarray) -> float:
-    "The threshold that parts `values` best into two groups (Otsu, 1979)."
-    counts, edges = np.histogram(values, 128)
-    centres = (edges[:-1] + edges[1:]) / 2
-    below, total = np.cumsum(counts), counts.sum()
-    sums = np.cumsum(counts * centres)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = (sums[-1] * below / total - sums)**2 / (below * (total - below))
-    return float(centres[np.nanargmax(np.where(np.isfinite(between), between, -1))])

@@ -10,7 +10,7 @@ WIDE = 1.7  # of a digit's width at most, as a part of its line's height
 ASIDE = 0.05  # cost of a step aside of a cut, in pixels of ink
 MOST_CUT = 0.45  # ink that a cut may go through, as a part of the line's height
 SMALLEST = 9  # pixels of a digit, with its rim; what is smaller is noise where nothing is larger
-MOST_PARTS = 4  # of one digit: what a pen has left in pieces, and cuts too many
+MOST_PARTS = 8  # of one digit: what a pen has left in pieces, and cuts too many
 MOST_PIECES = 400  # of one picture; the largest are kept
 
 
@@ -150,8 +150,12 @@ def cut_touching(
     height = line_height(line)
     parts: list[Piece] = []
     for number, piece in enumerate(line, 1):
-        parts += _cut(piece, min(height, 1.2 * piece.height), number) if piece.width > 0.7 * height else [piece]
+        parts += _cut(piece, min(height, 1.2 * piece.height), number) if _may_be_several(piece, height) else [piece]
     return parts
+
+
+def _may_be_several(piece: Piece, height: float) -> bool:
+    return piece.width > 0.7 * height and piece.height > 0.5 * height  # not the bar of a 5
 
 
 def _cut(piece: Piece, height: float, number: int) -> list[Piece]:

@@ -1,0 +1,64 @@
+"""The tools that made the ink network: drawn scenes, and a training in little."""
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.append(str(Path(__file__).parent.parent / "tools"))
+import ink_scenes
+import train_ink
+
+
+@pytest.fixture(scope="module")
+def digits() -> np.ndarray:
+    ones = np.zeros((3, 28, 28), np.uint8)
+    ones[:, 5:23, 12:15] = 255
+    ones[1, 5:8, 8:20] = ones[2, 20:23, 8:20] = 255
+    return ones
+
+
+@pytest.fixture(scope="module")
+def scenes(digits) -> np.ndarray:
+    return np.stack([np.stack(ink_scenes.scene(digits, np.random.default_rng(i))) for i in range(40)])
+
+
+def test_the_same_generator_gives_the_same_scene(digits, scenes):
+    assert (np.stack(ink_scenes.scene(digits, np.random.default_rng(7))) == scenes[7]).all()
+
+
+def test_ink_is_darker_than_what_is_around_it(scenes):
+    darker = []
+    for grey, ink in scenes.astype(float):
+        near = (ink == 0) & (ink_scenes.ndimage.maximum_filter(ink, 15) > 200)
+        if (ink > 200).sum() > 200 and near.any():
+            darker.append(grey[ink > 200].mean() < grey[near].mean())
+    assert len(darker) > 20 and np.mean(darker) > 0.95
+
+
+def test_some_scenes_are_empty_and_most_hold_little_ink(scenes):
+    inked = (scenes[:, 1] > 127).mean((1, 2))
+    assert (inked == 0).any() and np.median(inked) < 0.2
+
+
+def test_crops_keep_ink_in_its_place(scenes):
+    torch.manual_seed(0)
+    pool = torch.from_numpy(scenes).clone()
+    pool[:, 1] = pool[:, 0]
+    grey, ink = train_ink.batch_of(pool, torch.arange(4))
+    assert grey.shape == ink.shape == (4, 1, train_ink.CROP, train_ink.CROP)
+    again = train_ink.as_input((ink[:, 0] * 255).round().byte())
+    assert torch.allclose(grey, again, atol=1e-3)
+
+
+def test_the_right_ink_costs_least():
+    ink = (torch.rand(2, 1, 32, 32) < 0.2).float()
+    right, wrong = (train_ink.loss_of(logits, ink) for logits in ((ink - 0.5) * 20, (0.5 - ink) * 20))
+    assert right < 0.01 < 1 < wrong
+
+
+def test_training_lowers_the_loss(scenes, capsys):
+    train_ink.train(torch.from_numpy(scenes[:16]), torch.from_numpy(scenes[16:20]), epochs=6)
+    losses = [float(line.split("loss ")[1].split(",")[0]) for line in capsys.readouterr().out.splitlines()]
+    assert losses[-1] < losses[0]

@@ -1,0 +1,295 @@
+"""Drawn pieces of photos of paper, with the truth which pixels are ink: what digitfast's ink network learns from.
+
+Everything is drawn in far more ways than paper has: the network is to learn what writing is, not one kind of photo.
+Nothing here is shared with `digitfast/photos.py`, so that its photos stay a test.
+"""
+import io
+import math
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+from scipy import ndimage
+
+from digitfast.digit_form import stroke_width
+from digitfast.letters import letter, scribble
+from digitfast.non_digits import PLAIN_FONTS, _fonts
+
+SIDE = 320  # pixels of a scene
+Rng = np.random.Generator
+
+
+def scene(
+    digits: np.ndarray,  # uint8 `[n, 28, 28]`, training images
+    rng: Rng,
+) -> tuple[np.ndarray, np.ndarray]:  # uint8 `[320, 320]` both: a grey picture, and how much of each pixel is ink
+    "A piece of a photo of paper with writing, dark on light, and its ink."
+    board = rng.random() < 0.12  # chalk or light on a screen, seen in negative
+    ink, height = _writing(digits, rng)
+    paper = _clouds(rng, 20, 90) * rng.uniform(0, 0.05) + rng.uniform(0.5, 1)
+    lines = np.zeros((SIDE, SIDE), np.float32)
+    if rng.random() < (0.2 if board else 0.72):
+        lines = _rulings(rng, height)
+    dark = math.exp(rng.uniform(math.log(0.16), math.log(0.97)))  # of the ink
+    faint = dark * rng.uniform(0.15, 1.15) if rng.random() < 0.8 else 1.2 * dark
+    cover = 1 - rng.uniform(0, 0.25) * rng.random() * np.abs(_grain(rng, rng.choice([1, 2, 3])))
+    shade = (1 - np.clip(faint, 0, 0.95) * lines) * (1 - dark * ink * cover.clip(0.3, 1))
+    page = paper * shade * (1 + rng.uniform(0, 0.03) * _grain(rng, rng.choice([1, 2])))
+    if not board and rng.random() < 0.3:
+        page, ink = _on_desk(page, ink, rng)
+    if board and rng.random() < 0.5:  # wiped chalk
+        page = page * (1 - rng.uniform(0, 0.15) * np.clip(_clouds(rng, 8, 60), 0, 2))
+    if rng.random() < 0.06:
+        page, ink = _beside_thing(page, ink, rng)
+    picture = page * (_light(rng) if not board or rng.random() < 0.6 else 1)
+    return _taken(picture * rng.uniform(0.8, 1.1), height, rng), (ink * 255).round().astype(np.uint8)
+
+
+def _grain(rng: Rng, cell: int) -> np.ndarray:
+    "Noise of deviation 1 that changes within `cell` pixels."
+    n = SIDE // cell + 2
+    return np.asarray(Image.fromarray(rng.standard_normal((n, n), np.float32)).resize((SIDE, SIDE), Image.BICUBIC))
+
+
+def _clouds(rng: Rng, least: float, most: float) -> np.ndarray:
+    "Smooth noise of deviation about 1."
+    return _grain(rng, int(math.exp(rng.uniform(math.log(least), math.log(most)))))
+
+
+def _writing(digits: np.ndarray, rng: Rng) -> tuple[np.ndarray, float]:
+    "Lines of digits and other writing, as coverage 0..1; and how high they are, in pixels."
+    ink = Image.new("L", (SIDE, SIDE))
+    height = math.exp(rng.uniform(math.log(13), math.log(300)))
+    if rng.random() < 0.1:
+        return np.zeros((SIDE, SIDE), np.float32), height
+    pen = max(rng.uniform(0.035, 0.15), 1.3 / height)
+    slope, gap = math.tan(rng.uniform(-0.3, 0.3)) * (rng.random() < 0.6), rng.uniform(-0.02, 0.7)
+    turn = math.degrees(-math.atan(slope)) + rng.uniform(-10, 10)
+    one = rng.random() < 0.3  # a single mark
+    room = SIDE - 0.8 * height
+    x0, y = (rng.uniform(*sorted((-0.2 * height, room))) for _ in range(2))
+    x0 *= 1 if one else 0.5
+    while y < SIDE:
+        x = x0 + rng.uniform(-0.3, 0.3) * height
+        for _ in range(1 if one else rng.integers(1, 30)):
+            if x > SIDE:
+                break
+            mark = _mark(digits, height * rng.uniform(0.85, 1.15), pen, rng)
+            if turn:
+                mark = mark.rotate(turn, Image.Resampling.BILINEAR, expand=True)
+            box = mark.getbbox() or (0, 0, 1, 1)
+            mark = mark.crop(box)
+            top = y + slope * (x - x0) + rng.uniform(-0.08, 0.08) * height
+            if x + mark.width > 0 and top < SIDE and top + mark.height > 0:
+                ink.paste(255, (round(x), round(top)), mark)
+            x += mark.width + height * (gap + rng.uniform(-0.05, 0.1)) + (rng.random() < 0.08) * height
+        y += height * rng.uniform(1.1, 3)
+        if one or rng.random() < 0.4:
+            break
+    if rng.random() < 0.06:  # crossed out, or underlined by hand
+        y, w = rng.uniform(0, SIDE, 2), max(1, round(pen * height))
+        xs = np.linspace(*np.sort(rng.uniform(0, SIDE, 2)), 8)
+        ys = np.linspace(*y, 8) * 0.2 + y[0] * 0.8 + rng.normal(0, 0.02 * height + 0.5, 8)
+        ImageDraw.Draw(ink).line(list(zip(xs, ys, strict=True)), fill=255, width=w, joint="curve")
+    return np.asarray(ink, np.float32) / 255, height
+
+
+def _mark(digits: np.ndarray, height: float, pen: float, rng: Rng) -> Image.Image:
+    "A digit, a letter or something else, `height` pixels high, as its coverage."
+    kind = rng.random()
+    if kind < 0.68:
+        source = digits[rng.integers(len(digits))]
+    elif kind < 0.82:
+        source = letter(rng)
+    elif kind < 0.86:
+        source = scribble(rng)
+    elif kind < 0.91:
+        return _typed(height, rng)
+    else:
+        return _bar(height, pen, rng)
+    source = np.asarray(source, np.float32)
+    source = source / max(1e-6, source.max())
+    rows, columns = np.flatnonzero((source > 0.3).any(1)), np.flatnonzero((source > 0.3).any(0))
+    source = np.pad(source[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1], 2)
+    tall = int(np.clip(height, 48, 140))
+    scale = tall / max(source.shape[0] - 4, 0.7 * (source.shape[1] - 4))
+    size = max(2, round(source.shape[1] * scale)), max(2, round(source.shape[0] * scale))
+    large = np.asarray(Image.fromarray(source).resize(size, Image.BICUBIC))
+    shape = np.pad(ndimage.gaussian_filter(large, 0.35 * scale if scale > 1.5 else 0.3) > 0.42, round(0.1 * tall))
+    if not shape.any():
+        return Image.fromarray((large.clip(0, 1) * 255).astype(np.uint8))
+    inside = ndimage.distance_transform_edt(shape)
+    outside = ndimage.distance_transform_edt(~shape)
+    radius, wanted = stroke_width(shape) / 2, pen * tall / 2
+    middle = (inside == ndimage.maximum_filter(inside, 3)) & (inside > 0.5 * radius)
+    depth = np.maximum(inside - outside + max(wanted - radius, -0.9 * radius),
+                       wanted - ndimage.distance_transform_edt(~middle))
+    depth = ndimage.gaussian_filter(depth.astype(np.float32), 0.8)
+    zoom = height / tall
+    size = max(2, round(depth.shape[1] * zoom)), max(2, round(depth.shape[0] * zoom))
+    cover = (depth + 0.5).clip(0, 1) if zoom < 1 else (
+        np.asarray(Image.fromarray(depth).resize(size, Image.BICUBIC)) * zoom + 0.5).clip(0, 1)
+    mark = Image.fromarray((cover * 255).astype(np.uint8))
+    return mark.resize(size, Image.BOX if zoom < 0.6 else Image.BILINEAR) if zoom < 1 else mark
+
+
+def _bar(height: float, pen: float, rng: Rng) -> Image.Image:
+    "A stroke that is almost straight: a 1, a dash, a comma, a dot."
+    long = height * (rng.uniform(0.6, 1.1) if rng.random() < 0.6 else rng.uniform(0.02, 0.5))
+    way = rng.normal(0, 0.35) + (math.pi / 2 if rng.random() < 0.7 else 0)
+    wide = max(1.3, pen * height * rng.uniform(0.8, 1.2))
+    t = np.linspace(-0.5, 0.5, 6)
+    bow = rng.normal(0, 0.03) * (1 - 4 * t**2) + rng.normal(0, 0.004, 6)
+    x, y = (long * (t * math.cos(way) - bow * math.sin(way)), long * (t * math.sin(way) + bow * math.cos(way)))
+    fine, side = 2, math.ceil(long + 2 * wide) + 4
+    mark = Image.new("L", (side * fine, max(side, round(height)) * fine))
+    foot = mark.height / 2 if rng.random() < 0.6 else mark.height - (side * fine) / 2
+    points = [(fine * a + mark.width / 2, fine * b + foot) for a, b in zip(x, y, strict=True)]
+    draw, half = ImageDraw.Draw(mark), wide * fine / 2
+    draw.line(points, fill=255, width=max(1, round(2 * half)), joint="curve")
+    for a, b in (points[0], points[-1]):
+        draw.ellipse((a - half, b - half, a + half, b + half), fill=255)
+    return mark.reduce(fine)
+
+
+def _typed(height: float, rng: Rng) -> Image.Image:
+    faces = _fonts(PLAIN_FONTS)
+    face = faces[rng.integers(len(faces))].font_variant(size=max(8, int(height)))
+    text = "".join(rng.choice(list("0123456789abcdeknrstxyzABDEGKMR"), rng.integers(1, 6)))
+    left, top, right, bottom = face.getbbox(text)
+    mark = Image.new("L", (max(1, right - left), max(1, bottom - top)))
+    ImageDraw.Draw(mark).text((-left, -top), text, fill=255, font=face)
+    return mark
+
+
+def _rulings(rng: Rng, height: float) -> np.ndarray:
+    "Lines that paper has: ruled, squared, dotted, margins, boxes of a form; as coverage 0..1, 2× finer drawn."
+    fine = 2
+    mask = Image.new("L", (SIDE * fine, SIDE * fine))
+    draw = ImageDraw.Draw(mask)
+    angle, lean = rng.uniform(-0.35, 0.35) * (rng.random() < 0.8), rng.normal(0, 0.06)
+    tilt = rng.normal(0, 0.12, 2) / SIDE
+    middle = rng.uniform(0, SIDE, 2)
+    far = 2.2 * SIDE
+
+    def at(u: float, v: float) -> tuple[float, float]:
+        "From the page to the picture."
+        w = max(0.3, 1 + tilt[0] * u + tilt[1] * v)
+        x, y = u * math.cos(angle) - v * math.sin(angle + lean), u * math.sin(angle) + v * math.cos(angle + lean)
+        return (x / w + middle[0]) * fine, (y / w + middle[1]) * fine
+
+    def line(u0, v0, u1, v1, width, strength=255):
+        steps = np.linspace(0, 1, 9)
+        points = [at(u0 + (u1 - u0) * t, v0 + (v1 - v0) * t) for t in steps]
+        draw.line(points, fill=int(strength), width=max(1, round(width * fine)))
+
+    pitch = math.exp(rng.uniform(math.log(max(7, 0.25 * height)), math.log(max(20, 2.5 * height))))
+    width = min(math.exp(rng.uniform(math.log(0.5), math.log(5))), pitch / 6)
+    kind = rng.choice(["ruled", "squared", "boxes", "margin", "dots"], p=[0.3, 0.42, 0.14, 0.1, 0.04])
+    marks = np.arange(-far, far, pitch)
+    if kind in ("ruled", "squared"):
+        for i, v in enumerate(marks):
+            heavy = 255 if i % 5 else 255 * rng.uniform(0.7, 1)
+            line(-far, v, far, v, width, heavy)
+    if kind == "squared":
+        other = width * rng.uniform(0.7, 1.3)
+        for u in marks + rng.uniform(0, pitch):
+            line(u, -far, u, far, other)
+    if kind == "margin" or (kind != "boxes" and rng.random() < 0.25):
+        for _ in range(rng.integers(1, 3)):
+            u, thick = rng.uniform(-0.5, 0.5) * SIDE, min(6, width * rng.uniform(0.8, 2.5))
+            line(*((u, -far, u, far) if rng.random() < 0.75 else (-far, u, far, u)), thick)
+    if kind == "boxes":
+        size = height * rng.uniform(1.15, 2.2, 2)
+        gap = size * rng.choice([0, 0, rng.uniform(0, 0.5)])
+        across, down = rng.integers(1, 9), rng.integers(1, 9)
+        for i in range(-across, across):
+            for j in range(-down, down):
+                (u, v), thick = np.array([i, j]) * (size + gap), min(8, width * 1.5)
+                for part in ((u, v, u + size[0], v), (u, v, u, v + size[1]), (u, v + size[1], u + size[0], v + size[1]),
+                             (u + size[0], v, u + size[0], v + size[1])):
+                    line(*part, thick)
+    if kind == "dots":
+        for u in marks:
+            for v in marks:
+                x, y = at(u, v)
+                draw.ellipse((x - width, y - width, x + width, y + width), fill=255)
+    lines = np.asarray(mask.reduce(fine), np.float32) / 255
+    if rng.random() < 0.4:  # badly printed
+        lines = lines * (1 - 0.7 * (_clouds(rng, 3, 40) > rng.uniform(0, 2)))
+    return lines
+
+
+def _half_plane(rng: Rng, soft: float) -> np.ndarray:
+    "1 on one side of a line that may bend a little, 0 on the other, with so many pixels between."
+    y, x = np.mgrid[0:SIDE, 0:SIDE] - SIDE / 2
+    way = rng.uniform(0, 2 * math.pi)
+    along = x * math.cos(way) + y * math.sin(way) - rng.uniform(-0.5, 0.3) * SIDE
+    if rng.random() < 0.5:
+        along = along + _clouds(rng, 60, 200) * rng.uniform(0, 12)
+    return (along / max(soft, 0.7) + 0.5).clip(0, 1).astype(np.float32)
+
+
+def _on_desk(page: np.ndarray, ink: np.ndarray, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
+    "The page ends somewhere; what lies there has a grain, a shadow, and no ink."
+    cell = rng.integers(2, 60, 2)
+    wood = Image.fromarray(rng.standard_normal((SIDE // cell[0] + 2, SIDE // cell[1] + 2), np.float32))
+    wood = np.asarray(wood.resize((SIDE, SIDE), Image.BICUBIC)) * rng.uniform(0, 0.2)
+    desk = math.exp(rng.uniform(math.log(0.04), math.log(1))) * (1 + wood)
+    for _ in range(rng.choice([1, 1, 2])):
+        inside = _half_plane(rng, rng.uniform(0.5, 3))
+        if rng.random() < 0.5:
+            near = ndimage.gaussian_filter(inside, rng.uniform(1, 12))
+            desk = desk * (1 - rng.uniform(0, 0.7) * near)
+        if rng.random() < 0.15:  # the edge of a thick or torn page
+            page = page * (1 + rng.uniform(-0.3, 0.3) * (ndimage.gaussian_filter(1 - inside, 1.5) > 0.1))
+        page, ink = page * inside + desk * (1 - inside), ink * inside
+    return page, ink
+
+
+def _beside_thing(page: np.ndarray, ink: np.ndarray, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
+    "A thing lies on the page, much larger than writing: a thumb, a cup, a stone."
+    y, x = np.mgrid[0:SIDE, 0:SIDE] - rng.uniform(0, SIDE, (2, 1, 1))
+    way, sides = rng.uniform(0, math.pi), rng.uniform(40, 140, 2)
+    u, v = (x * math.cos(way) + y * math.sin(way)) / sides[0], (y * math.cos(way) - x * math.sin(way)) / sides[1]
+    inside = ((1 - np.abs(u)**3 - np.abs(v)**3) * 30 + 0.5).clip(0, 1).astype(np.float32)
+    colour = math.exp(rng.uniform(math.log(0.05), math.log(1))) * (1 + 0.1 * _clouds(rng, 10, 80))
+    return page * (1 - inside) + colour * inside, ink * (1 - inside)
+
+
+def _light(rng: Rng) -> np.ndarray:
+    "Light that falls off, and shadows with soft or sharp edges."
+    y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE - 0.5
+    way, fall = rng.uniform(0, 2 * math.pi), rng.uniform(0, 0.6)
+    light = 1 - fall * (x * math.cos(way) + y * math.sin(way) + 0.5)
+    for _ in range(rng.choice([0, 0, 1, 1, 2])):
+        soft = math.exp(rng.uniform(math.log(1.5), math.log(80)))
+        if rng.random() < 0.6:
+            shadow = _half_plane(rng, soft)
+        else:
+            shadow = ((_clouds(rng, 40, 160) - rng.uniform(-0.5, 1)) * 60 / soft + 0.5).clip(0, 1)
+        light = light * (1 - rng.uniform(0.1, 0.6) * shadow)
+    if rng.random() < 0.08:  # a crease, or what shows through from behind
+        light = light * (1 - rng.uniform(0, 0.15) * np.exp(-(_clouds(rng, 50, 160) / rng.uniform(0.02, 0.2))**2))
+    return light.clip(0.05)
+
+
+def _taken(picture: np.ndarray, height: float, rng: Rng) -> np.ndarray:
+    "As a camera or a scanner keeps it: blurred, sharpened, noisy, compressed; uint8."
+    picture = picture.clip(0, 1.3).astype(np.float32) ** rng.uniform(0.7, 1.5)
+    blur = rng.uniform(0.4, 1) if rng.random() < 0.75 else rng.uniform(0.5, max(0.8, min(4, 0.03 * height)))
+    picture = ndimage.gaussian_filter(picture, blur)
+    if rng.random() < 0.2:  # motion
+        picture = ndimage.uniform_filter1d(picture, int(rng.integers(1, max(2, min(8, 0.06 * height + 1)) + 1)),
+                                           axis=int(rng.integers(2)))
+    noise = rng.uniform(0, 7) if rng.random() < 0.8 else rng.uniform(0, 16)
+    bright = np.quantile(picture[::4, ::4], 0.95) if rng.random() < 0.8 else 0.8
+    grey = picture / max(bright, 0.02) * rng.uniform(110, 270) + rng.uniform(0, 15)
+    grey = grey + noise * (0.6 * _grain(rng, 1) + 0.6 * _grain(rng, 2))
+    image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
+    if rng.random() < 0.15:
+        image = image.filter(ImageFilter.UnsharpMask(2, int(rng.integers(30, 150)), 2))
+    if rng.random() < 0.6:
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=int(rng.integers(30, 96)))
+        image = Image.open(file)
+    return np.asarray(image)
