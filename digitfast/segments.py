@@ -1,4 +1,5 @@
 """Ink → the pieces it consists of, in lines, and the ways in which they may make up digits."""
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ ASIDE = 0.05  # cost of a step aside of a cut, in pixels of ink
 MOST_CUT = 0.45  # ink that a cut may go through, as a part of the line's height
 SMALLEST = 9  # pixels of a digit, with its rim; what is smaller is noise where nothing is larger
 MOST_PARTS = 8  # of one digit: what a pen has left in pieces, and cuts too many
+STEEPEST = 0.4  # fall of a line, in pixels to a pixel
 MOST_PIECES = 400  # of one picture; the largest are kept
 
 
@@ -33,6 +35,9 @@ class Piece:
 
     @property
     def bottom(self) -> int: return self.top + self.height
+
+    @property
+    def middle(self) -> tuple[float, float]: return self.left + self.width / 2, self.top + self.height / 2
 
 
 def join(
@@ -101,13 +106,14 @@ def text_lines(
     "`pieces` in reading order: lines from top to bottom, each from left to right. A line may rise or fall."
     lines: list[list[Piece]] = []
     typical = _typical_height(pieces) if pieces else 0
-    small = [p for p in pieces if p.height < 0.5 * typical]
-    for piece in sorted((p for p in pieces if p.height >= 0.5 * typical), key=lambda p: p.left):
-        line = max(lines, key=lambda line: _side_by_side(line, piece), default=None)
-        if line is None or _side_by_side(line, piece) < 0.4:
+    small, tall = [p for p in pieces if p.height < 0.5 * typical], [p for p in pieces if p.height >= 0.5 * typical]
+    slope = _slope(tall)
+    for piece in sorted(tall, key=lambda p: p.left):
+        beside = [max(_side_by_side(last, piece, slope) for last in line[-3:]) for line in lines]
+        if max(beside, default=0) < 0.4:
             lines.append([piece])
         else:
-            line.append(piece)
+            lines[int(np.argmax(beside))].append(piece)
     for piece in sorted(small, key=lambda p: p.left):
         near = min(lines, key=lambda line: min(_distance(p, piece) for p in line), default=None)
         if near is not None and min(_distance(p, piece) for p in near) < 0.5 * typical:
@@ -116,15 +122,28 @@ def text_lines(
             lines.append([piece])
     for line in lines:
         line.sort(key=lambda p: p.left)
-    return sorted(lines, key=lambda line: np.mean([p.top + p.bottom for p in line]))
+    return sorted(lines, key=lambda line: np.mean([p.middle[1] - slope * p.middle[0] for p in line]))
 
 
-def _side_by_side(line: Sequence[Piece], piece: Piece) -> float:
-    "The part of the lower one's height in which `piece` lies beside the end of `line`; 0 where it is far away."
-    last = line[-1]
+def _slope(pieces: Sequence[Piece]) -> float:
+    "By how much lines fall to the right: the median over each piece and its nearest neighbour there."
+    slopes = []
+    for piece in pieces:
+        (x, y), near = piece.middle, 2.5 * piece.height
+        others = [(u - x, v - y) for u, v in (other.middle for other in pieces) if 0.3 * piece.height < u - x < near]
+        others = [(dx, dy) for dx, dy in others if abs(dy) < 0.8 * piece.height]
+        if others:
+            dx, dy = min(others, key=lambda way: math.hypot(*way))
+            slopes.append(dy / dx)
+    return float(np.clip(np.median(slopes), -STEEPEST, STEEPEST)) if slopes else 0.0
+
+
+def _side_by_side(last: Piece, piece: Piece, slope: float) -> float:
+    "The part of the lower one's height in which `piece` lies beside `last`, to its left; 0 where it is far away."
     if piece.left - last.right > 6 * max(last.height, piece.height):
         return 0.0
-    shared = min(last.bottom, piece.bottom) - max(last.top, piece.top)
+    fall = slope * (piece.middle[0] - last.middle[0])
+    shared = min(last.bottom + fall, piece.bottom) - max(last.top + fall, piece.top)
     return shared / min(last.height, piece.height)
 
 
