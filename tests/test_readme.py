@@ -1,4 +1,5 @@
 """The README cannot drift: its commands, its Python, its table of runs and its table of modules are checked."""
+import hashlib
 import json
 import re
 import shlex
@@ -86,3 +87,10 @@ def test_links_lead_somewhere():
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
     assert "CC BY-SA 3.0" in README and (ROOT / "LICENSE").read_text().lstrip().startswith("Apache License")
+
+
+@pytest.mark.parametrize("name", ["digitnet.safetensors", "ink.safetensors"])
+def test_model_cards_are_those_of_the_files(name):
+    data = ROOT / "digitfast" / "data"
+    card = (data / "README.md").read_text(encoding="utf-8").split(f"\n# {name}:")[1].split("\n# ")[0]
+    assert re.search(r"SHA-256 \| `(\w+)`", card).group(1) == hashlib.sha256((data / name).read_bytes()).hexdigest()

@@ -24,24 +24,31 @@ def scene(
 ) -> tuple[np.ndarray, np.ndarray]:  # uint8 `[320, 320]` both: a grey picture, and how much of each pixel is ink
     "A piece of a photo of paper with writing, dark on light, and its ink."
     board = rng.random() < 0.12  # chalk or light on a screen, seen in negative
+    drawn = rng.random() < 0.15  # on a computer: even and without noise
     ink, height = _writing(digits, rng)
-    paper = _clouds(rng, 20, 90) * rng.uniform(0, 0.05) + rng.uniform(0.5, 1)
+    paper = (0 if drawn else _clouds(rng, 20, 90) * rng.uniform(0, 0.05)) + rng.uniform(0.5, 1)
     lines = np.zeros((SIDE, SIDE), np.float32)
-    if rng.random() < (0.2 if board else 0.72):
+    if rng.random() < (0.2 if board or drawn else 0.72):
         lines = _rulings(rng, height)
     dark = math.exp(rng.uniform(math.log(0.16), math.log(0.97)))  # of the ink
     faint = dark * rng.uniform(0.15, 1.15) if rng.random() < 0.8 else 1.2 * dark
     cover = 1 - rng.uniform(0, 0.25) * rng.random() * np.abs(_grain(rng, rng.choice([1, 2, 3])))
-    shade = (1 - np.clip(faint, 0, 0.95) * lines) * (1 - dark * ink * cover.clip(0.3, 1))
-    page = paper * shade * (1 + rng.uniform(0, 0.03) * _grain(rng, rng.choice([1, 2])))
+    page = paper * (1 - np.clip(faint, 0, 0.95) * lines) * (1 - dark * ink * (1 if drawn else cover.clip(0.3, 1)))
+    if not drawn:
+        page, ink = _photographed(page, ink, board, rng)
+    return _taken(page * rng.uniform(0.8, 1.1), height, drawn, rng), (ink * 255).round().astype(np.uint8)
+
+
+def _photographed(page: np.ndarray, ink: np.ndarray, board: bool, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
+    "A page with its grain, on a desk perhaps, in some light."
+    page = page * (1 + rng.uniform(0, 0.03) * _grain(rng, rng.choice([1, 2])))
     if not board and rng.random() < 0.3:
         page, ink = _on_desk(page, ink, rng)
     if board and rng.random() < 0.5:  # wiped chalk
         page = page * (1 - rng.uniform(0, 0.15) * np.clip(_clouds(rng, 8, 60), 0, 2))
     if rng.random() < 0.06:
         page, ink = _beside_thing(page, ink, rng)
-    picture = page * (_light(rng) if not board or rng.random() < 0.6 else 1)
-    return _taken(picture * rng.uniform(0.8, 1.1), height, rng), (ink * 255).round().astype(np.uint8)
+    return page * (_light(rng) if not board or rng.random() < 0.6 else 1), ink
 
 
 def _grain(rng: Rng, cell: int) -> np.ndarray:
@@ -85,12 +92,22 @@ def _writing(digits: np.ndarray, rng: Rng) -> tuple[np.ndarray, float]:
         y += height * rng.uniform(1.1, 3)
         if one or rng.random() < 0.4:
             break
-    if rng.random() < 0.06:  # crossed out, or underlined by hand
-        y, w = rng.uniform(0, SIDE, 2), max(1, round(pen * height))
-        xs = np.linspace(*np.sort(rng.uniform(0, SIDE, 2)), 8)
-        ys = np.linspace(*y, 8) * 0.2 + y[0] * 0.8 + rng.normal(0, 0.02 * height + 0.5, 8)
-        ImageDraw.Draw(ink).line(list(zip(xs, ys, strict=True)), fill=255, width=w, joint="curve")
+    if rng.random() < 0.15:
+        _scrawl(ImageDraw.Draw(ink), height, max(1, round(pen * height)), rng)
     return np.asarray(ink, np.float32) / 255, height
+
+
+def _scrawl(draw: ImageDraw.ImageDraw, height: float, width: int, rng: Rng) -> None:
+    "Something crossed out or underlined by hand, or a line to and fro: straight for a while, and then no more."
+    if rng.random() < 0.4:
+        x, y = np.linspace(*np.sort(rng.uniform(0, SIDE, 2)), 8), rng.uniform(0, SIDE, 2)
+        y = np.linspace(y[0], 0.8 * y[0] + 0.2 * y[1], 8) + rng.normal(0, 0.02 * height + 0.5, 8)
+        points = np.stack([x, y], 1)
+    else:
+        points = np.cumsum(rng.normal(0, 1, (rng.integers(3, 25), 2)), axis=0)
+        points = (points - points.mean(0)) / np.ptp(points, axis=0) * rng.uniform(40, 300, 2)
+        points = points + rng.uniform(0.2, 0.8, 2) * SIDE
+    draw.line([tuple(point) for point in points], fill=255, width=width, joint="curve")
 
 
 def _mark(digits: np.ndarray, height: float, pen: float, rng: Rng) -> Image.Image:
@@ -273,19 +290,23 @@ def _light(rng: Rng) -> np.ndarray:
     return light.clip(0.05)
 
 
-def _taken(picture: np.ndarray, height: float, rng: Rng) -> np.ndarray:
-    "As a camera or a scanner keeps it: blurred, sharpened, noisy, compressed; uint8."
+def _taken(picture: np.ndarray, height: float, drawn: bool, rng: Rng) -> np.ndarray:
+    "As a camera, a scanner or a computer keeps it: blurred, sharpened, noisy, coarse, compressed; uint8."
     picture = picture.clip(0, 1.3).astype(np.float32) ** rng.uniform(0.7, 1.5)
-    blur = rng.uniform(0.4, 1) if rng.random() < 0.75 else rng.uniform(0.5, max(0.8, min(4, 0.03 * height)))
-    picture = ndimage.gaussian_filter(picture, blur)
-    if rng.random() < 0.2:  # motion
-        picture = ndimage.uniform_filter1d(picture, int(rng.integers(1, max(2, min(8, 0.06 * height + 1)) + 1)),
-                                           axis=int(rng.integers(2)))
-    noise = rng.uniform(0, 7) if rng.random() < 0.8 else rng.uniform(0, 16)
     bright = np.quantile(picture[::4, ::4], 0.95) if rng.random() < 0.8 else 0.8
-    grey = picture / max(bright, 0.02) * rng.uniform(110, 270) + rng.uniform(0, 15)
-    grey = grey + noise * (0.6 * _grain(rng, 1) + 0.6 * _grain(rng, 2))
-    image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
+    picture = picture / max(bright, 0.02) * (255 if drawn and rng.random() < 0.5 else rng.uniform(110, 270))
+    if not drawn or rng.random() < 0.3:
+        blur = rng.uniform(0.4, 1) if rng.random() < 0.75 else rng.uniform(0.5, max(0.8, min(4, 0.03 * height)))
+        picture = ndimage.gaussian_filter(picture, blur)
+        if rng.random() < 0.2:  # motion
+            picture = ndimage.uniform_filter1d(picture, int(rng.integers(1, max(2, min(8, 0.06 * height + 1)) + 1)),
+                                               axis=int(rng.integers(2)))
+    if not drawn:
+        noise = rng.uniform(0, 7) if rng.random() < 0.8 else rng.uniform(0, 16)
+        picture = picture + rng.uniform(0, 15) + noise * (0.6 * _grain(rng, 1) + 0.6 * _grain(rng, 2))
+    image = Image.fromarray(picture.clip(0, 255).astype(np.uint8))
+    if height > 40 and rng.random() < (0.4 if drawn else 0.08):
+        image = _coarse(image, height, rng)
     if rng.random() < 0.15:
         image = image.filter(ImageFilter.UnsharpMask(2, int(rng.integers(30, 150)), 2))
     if rng.random() < 0.6:
@@ -293,3 +314,13 @@ def _taken(picture: np.ndarray, height: float, rng: Rng) -> np.ndarray:
         image.save(file, "JPEG", quality=int(rng.integers(30, 96)))
         image = Image.open(file)
     return np.asarray(image)
+
+
+def _coarse(image: Image.Image, height: float, rng: Rng) -> Image.Image:
+    "An enlargement: a digit of 8 to 28 pixels that somebody has blown up."
+    side = max(6, round(SIDE * rng.uniform(8, 28) / height))
+    ways = [Image.Resampling.NEAREST, Image.Resampling.NEAREST, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC]
+    image = image.resize((side, side), Image.Resampling.BOX)
+    if rng.random() < 0.3:  # twice
+        image = image.resize((2 * side, 2 * side), ways[2]).convert("L")
+    return image.resize((SIDE, SIDE), ways[rng.integers(len(ways))])
