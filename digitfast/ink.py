@@ -13,7 +13,7 @@ INKS = ("auto", "dark", "light")  # what a picture's ink can be, against its pap
 SMALL = 64  # pixels: below this side a picture is one digit cut out, without lines or uneven light
 LEAST = 0.06  # contrast of the faintest ink that is looked for, as a part of the paper's brightness
 AFAR = 512  # pixels of the longer side at first
-THIN = 6  # pixels: strokes that are narrower at first are looked at from near, so that they become as wide
+STROKE = 6  # pixels: how wide strokes are to be in the end; they are in between at first, or up to twice as wide
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,16 @@ def _bytes(values: np.ndarray) -> np.ndarray:
 
 
 def _at_good_scale(grey: np.ndarray) -> np.ndarray:
-    "The ink of a picture, dark on light: looked at from afar, and, where strokes are thin then, from near."
+    "The ink of a picture, dark on light: first looked at from afar, then from where strokes are neither thin nor wide."
     scale = min(1.0, AFAR / max(grey.shape))
     ink = _at_scale(grey, scale)
-    if scale < 1:
-        width = stroke_width(ink > 0.5) if (ink > 0.5).any() else 0
-        nearer = min(1.0, scale * THIN / max(width, 1))
-        if nearer > 1.2 * scale:
-            ink = _at_scale(grey, nearer)
+    if (ink > 0.5).any():
+        width = stroke_width(ink > 0.5)
+        better = scale * STROKE / max(width, 1)
+        if scale < 1 and width < STROKE or width > 2 * STROKE:
+            ink = _at_scale(grey, min(1.0, better))
+    elif scale < 1:
+        ink = _at_scale(grey, 1.0)
     return np.asarray(Image.fromarray(ink).resize(grey.shape[::-1], Image.Resampling.BILINEAR))
 
 
