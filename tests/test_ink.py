@@ -78,3 +78,23 @@ def test_a_digit_cut_out_keeps_its_greys():
     small[6:22, 13:16] = [120, 255, 60]
     assert (find_ink(small).density * 255).round().astype(int).tolist() == small.tolist()
     assert np.allclose(find_ink(255 - small).density, small / 255, atol=0.01)
+
+
+@pytest.mark.parametrize("factor, how", [(8, Image.Resampling.NEAREST), (20, Image.Resampling.NEAREST),
+                                         (12, Image.Resampling.BICUBIC)])
+def test_an_enlargement_of_a_small_digit_is_found_whole(factor, how):
+    small = Image.fromarray(page(size=(560, 560), width=40)).resize((28, 28), Image.Resampling.BOX)
+    large = np.asarray(small.resize((28 * factor, 28 * factor), how))
+    assert agrees(find_ink(large).density, large < 135, 0.7)
+
+
+@pytest.mark.parametrize("size", [(400, 300), (3000, 2000)])
+def test_thick_and_thin_strokes_in_small_and_large_pictures(size):
+    for part in (0.012, 0.08):
+        image = Image.new("L", size, 220)
+        h = size[1]
+        curve = [(x * h, y * h) for x, y in ((0.5, 0.3), (0.8, 0.25), (0.85, 0.45), (0.55, 0.7), (0.9, 0.75))]
+        truth = Image.new("L", size)
+        for canvas, level in ((image, 50), (truth, 255)):
+            ImageDraw.Draw(canvas).line(curve, fill=level, width=max(3, round(part * h)), joint="curve")
+        assert agrees(find_ink(np.asarray(image)).density, np.asarray(truth) > 0, 0.6)

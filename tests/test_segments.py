@@ -45,3 +45,24 @@ def test_candidates_hold_each_part_and_no_run_that_is_too_wide():
     parts = [Piece(x, 0, np.ones((60, 30), np.float32)) for x in (0, 40, 300)]
     runs = candidates(parts)
     assert {(0, 1), (1, 2), (2, 3), (0, 2)} == set(runs)
+
+
+def test_a_digit_that_dances_stays_in_its_line():
+    feet = [100, 112, 84, 114, 102, 96]  # the third is far above its neighbours
+    boxes = [(20 + 50 * i, foot - 44, 50 + 50 * i, foot) for i, foot in enumerate(feet)]
+    assert [len(line) for line in text_lines(find_pieces(ink(*boxes)))] == [6]
+
+
+def test_what_was_cut_too_often_can_be_whole_again():
+    y, x = np.mgrid[0:120, 0:170]
+    radius = np.hypot((x - 85) / 75, (y - 60) / 52)
+    wide_zero = Piece(0, 0, ((radius < 1) & (radius > 0.82)).astype(np.float32))
+    parts = cut_touching([wide_zero])
+    assert len(parts) > 3 and (0, len(parts)) in candidates(parts)
+
+
+def test_the_bar_of_a_5_is_not_cut():
+    y, x = np.mgrid[0:30, 0:90]
+    bar = Piece(60, 0, (np.abs(y - 26 + x / 4) < 3).astype(np.float32))
+    body = Piece(20, 10, np.ones((80, 30), np.float32))
+    assert cut_touching([body, bar]) == [body, bar]
