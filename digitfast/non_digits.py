@@ -162,7 +162,7 @@ def _mirrored(rng: np.random.Generator, source: _Digits) -> np.ndarray:
 
 
 @cache
-def _fonts(patterns: tuple[str, ...]) -> list[ImageFont.FreeTypeFont]:
+def faces(patterns: tuple[str, ...]) -> list[ImageFont.FreeTypeFont]:
     "Those of matplotlib's fonts that have letters."
     folder = Path(matplotlib.get_data_path()) / "fonts/ttf"
     files = sorted(file for pattern in patterns for file in folder.glob(pattern) if "Display" not in file.name)
@@ -174,7 +174,7 @@ def _typed(rng: np.random.Generator) -> np.ndarray:
     marks = rng.random() < 0.35
     unsure = not marks and rng.random() < len(TYPE_UNSURE) / 10 / len(TYPE)
     names = MARKS if marks else TYPE_UNSURE if unsure else TYPE
-    fonts = _fonts(FONTS if marks else FONTS + PLAIN_FONTS)
+    fonts = faces(FONTS if marks else FONTS + PLAIN_FONTS)
     image = Image.new("L", (136, 136))
     ImageDraw.Draw(image).text((68, 68), names[rng.integers(len(names))], 255, fonts[rng.integers(len(fonts))], "mm")
     return _warped(image, rng, 0.4 if unsure else 1)

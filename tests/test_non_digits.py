@@ -116,8 +116,8 @@ def test_no_letter_is_written_twice_the_same():
 
 def test_fonts_have_what_is_typed():
     "Each letter is one of its own, not the box that stands for what a font lacks."
-    plain = non_digits._fonts(non_digits.PLAIN_FONTS)
-    rich = non_digits._fonts(non_digits.FONTS)
+    plain = non_digits.faces(non_digits.PLAIN_FONTS)
+    rich = non_digits.faces(non_digits.FONTS)
     assert len(rich) >= 10 and len(plain) >= 5
     letters_only = non_digits.TYPE + non_digits.TYPE_UNSURE
     for font in rich + plain:
@@ -129,7 +129,7 @@ def test_fonts_have_what_is_typed():
 
 def test_fonts_show_the_letters_themselves():
     "Each font's letters look like another's; fonts of symbols, such as cmsy10, have other signs in their places."
-    fonts = non_digits._fonts(non_digits.FONTS + non_digits.PLAIN_FONTS)
+    fonts = non_digits.faces(non_digits.FONTS + non_digits.PLAIN_FONTS)
     looks = np.array([[_square(font, name) for name in non_digits.TYPE] for font in fonts])
     looks = (looks - looks.mean(2, keepdims=True)) / looks.std(2, keepdims=True)
     alike = np.median(np.einsum("alp,blp->abl", looks, looks) / looks.shape[2], axis=2) - 2 * np.eye(len(fonts))

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from digitfast.digit_form import stroke_width
 from digitfast.letters import letter, scribble
-from digitfast.non_digits import PLAIN_FONTS, _fonts
+from digitfast.non_digits import PLAIN_FONTS, faces
 
 SIDE = 320  # pixels of a scene
 Rng = np.random.Generator
@@ -169,8 +169,8 @@ def _bar(height: float, pen: float, rng: Rng) -> Image.Image:
 
 
 def _typed(height: float, rng: Rng) -> Image.Image:
-    faces = _fonts(PLAIN_FONTS)
-    face = faces[rng.integers(len(faces))].font_variant(size=max(8, int(height)))
+    known = faces(PLAIN_FONTS)
+    face = known[rng.integers(len(known))].font_variant(size=max(8, int(height)))
     text = "".join(rng.choice(list("0123456789abcdeknrstxyzABDEGKMR"), rng.integers(1, 6)))
     left, top, right, bottom = face.getbbox(text)
     mark = Image.new("L", (max(1, right - left), max(1, bottom - top)))
