@@ -13,7 +13,7 @@ MOST_CUT = 0.45  # ink that a cut may go through, as a part of the line's height
 SMALLEST = 9  # pixels of a digit, with its rim; what is smaller is noise where nothing is larger
 MOST_PARTS = 8  # of one digit: what a pen has left in pieces, and cuts too many
 STEEPEST = 0.4  # fall of a line, in pixels to a pixel
-MOST_PIECES = 400  # of one picture; the largest are kept
+MOST_PIECES = 1000  # of one picture; the largest are kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,14 +127,13 @@ def text_lines(
 
 def _slope(pieces: Sequence[Piece]) -> float:
     "By how much lines fall to the right: the median over each piece and its nearest neighbour there."
-    slopes = []
-    for piece in pieces:
-        (x, y), near = piece.middle, 2.5 * piece.height
-        others = [(u - x, v - y) for u, v in (other.middle for other in pieces) if 0.3 * piece.height < u - x < near]
-        others = [(dx, dy) for dx, dy in others if abs(dy) < 0.8 * piece.height]
-        if others:
-            dx, dy = min(others, key=lambda way: math.hypot(*way))
-            slopes.append(dy / dx)
+    middles, slopes = np.array([piece.middle for piece in pieces]).reshape(-1, 2), []
+    for piece, middle in zip(pieces, middles, strict=True):
+        dx, dy = (middles - middle).T
+        near = (dx > 0.3 * piece.height) & (dx < 2.5 * piece.height) & (np.abs(dy) < 0.8 * piece.height)
+        if near.any():
+            nearest = np.where(near, np.hypot(dx, dy), np.inf).argmin()
+            slopes.append(dy[nearest] / dx[nearest])
     return float(np.clip(np.median(slopes), -STEEPEST, STEEPEST)) if slopes else 0.0
 
 
@@ -151,7 +150,7 @@ def _distance(one: Piece, other: Piece) -> float:
     "Pixels between the boxes of two pieces."
     across = max(one.left, other.left) - min(one.right, other.right)
     down = max(one.top, other.top) - min(one.bottom, other.bottom)
-    return float(np.hypot(max(across, 0), max(down, 0)))
+    return math.hypot(max(across, 0), max(down, 0))
 
 
 def line_height(
