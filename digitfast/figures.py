@@ -49,8 +49,8 @@ def draw_steps(
     path: str | Path,  # of the .png to write
 ) -> None:
     "Draw the picture, its ink, and each digit as the network saw it."
-    panels = [("the picture, in grey", Image.fromarray(reading.grey))]
-    panels += [(name, Image.fromarray(255 - stage)) for name, stage in reading.ink.stages.items()]
+    ink = Image.fromarray((255 * (1 - reading.ink.density)).round().astype("uint8"))
+    panels = [("the picture, in grey", Image.fromarray(reading.grey)), ("ink", ink)]
     steps = [_titled(name, ImageOps.contain(panel.convert("RGB"), (PANEL, PANEL))) for name, panel in panels]
     digits = [_seen(digit) for line in reading.lines for digit in line]
     rows = [_beside(steps), *(_beside(digits[i:i + 12]) for i in range(0, len(digits), 12))]

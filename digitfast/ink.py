@@ -1,5 +1,5 @@
 """A grey picture of paper with writing → the ink alone, without paper, shadows, ruled lines and what lies around."""
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -21,7 +21,6 @@ class Ink:
     "The ink of a picture, as far as it has any."
     density: np.ndarray  # float32 `[h, w]`, 0 = paper to 1 = ink
     dark: bool  # whether the ink is darker than the paper
-    stages: dict[str, np.ndarray] = field(default_factory=dict)  # name: uint8 `[h, w]`, 255 = ink, for showing
 
 
 def find_ink(
@@ -37,12 +36,7 @@ def find_ink(
     if min(grey.shape) < SMALL:
         return _small_ink(grey, ink)
     dark = ink == "dark" or (ink == "auto" and _is_dark(grey))
-    density = _at_good_scale(grey if dark else 255 - grey)
-    return Ink(density, dark, {"ink": _bytes(density)})
-
-
-def _bytes(values: np.ndarray) -> np.ndarray:
-    return (np.clip(values, 0, 1) * 255).round().astype(np.uint8)
+    return Ink(_at_good_scale(grey if dark else 255 - grey), dark)
 
 
 def _at_good_scale(grey: np.ndarray) -> np.ndarray:
@@ -76,7 +70,7 @@ def _small_ink(grey: np.ndarray, ink: str) -> Ink:
     values = 1 - bright if dark else bright
     paper = float(np.median(values[values < 0.5]))
     density = np.clip((values - paper) / (1 - paper), 0, 1)
-    return Ink(density, dark, {"ink": _bytes(density)})
+    return Ink(density, dark)
 
 
 def _is_dark(grey: np.ndarray) -> bool:

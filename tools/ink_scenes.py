@@ -7,15 +7,9 @@ import io
 import math
 
 import numpy as np
+from ink_marks import SIDE, Rng, writing
 from PIL import Image, ImageDraw, ImageFilter
 from scipy import ndimage
-
-from digitfast.digit_form import stroke_width
-from digitfast.letters import letter, scribble
-from digitfast.non_digits import PLAIN_FONTS, faces
-
-SIDE = 320  # pixels of a scene
-Rng = np.random.Generator
 
 
 def scene(
@@ -25,7 +19,7 @@ def scene(
     "A piece of a photo of paper with writing, dark on light, and its ink."
     board = rng.random() < 0.12  # chalk or light on a screen, seen in negative
     drawn = rng.random() < 0.15  # on a computer: even and without noise
-    ink, height = _writing(digits, rng)
+    ink, height = writing(digits, rng)
     paper = (0 if drawn else _clouds(rng, 20, 90) * rng.uniform(0, 0.05)) + rng.uniform(0.5, 1)
     lines = np.zeros((SIDE, SIDE), np.float32)
     if rng.random() < (0.2 if board or drawn else 0.72):
@@ -60,122 +54,6 @@ def _grain(rng: Rng, cell: int) -> np.ndarray:
 def _clouds(rng: Rng, least: float, most: float) -> np.ndarray:
     "Smooth noise of deviation about 1."
     return _grain(rng, int(math.exp(rng.uniform(math.log(least), math.log(most)))))
-
-
-def _writing(digits: np.ndarray, rng: Rng) -> tuple[np.ndarray, float]:
-    "Lines of digits and other writing, as coverage 0..1; and how high they are, in pixels."
-    ink = Image.new("L", (SIDE, SIDE))
-    height = math.exp(rng.uniform(math.log(13), math.log(300)))
-    if rng.random() < 0.1:
-        return np.zeros((SIDE, SIDE), np.float32), height
-    pen = max(rng.uniform(0.035, 0.15), 1.3 / height)
-    slope, gap = math.tan(rng.uniform(-0.3, 0.3)) * (rng.random() < 0.6), rng.uniform(-0.02, 0.7)
-    turn = math.degrees(-math.atan(slope)) + rng.uniform(-10, 10)
-    one = rng.random() < 0.3  # a single mark
-    room = SIDE - 0.8 * height
-    x0, y = (rng.uniform(*sorted((-0.2 * height, room))) for _ in range(2))
-    x0 *= 1 if one else 0.5
-    while y < SIDE:
-        x = x0 + rng.uniform(-0.3, 0.3) * height
-        for _ in range(1 if one else rng.integers(1, 30)):
-            if x > SIDE:
-                break
-            mark = _mark(digits, height * rng.uniform(0.85, 1.15), pen, rng)
-            if turn:
-                mark = mark.rotate(turn, Image.Resampling.BILINEAR, expand=True)
-            box = mark.getbbox() or (0, 0, 1, 1)
-            mark = mark.crop(box)
-            top = y + slope * (x - x0) + rng.uniform(-0.08, 0.08) * height
-            if x + mark.width > 0 and top < SIDE and top + mark.height > 0:
-                ink.paste(255, (round(x), round(top)), mark)
-            x += mark.width + height * (gap + rng.uniform(-0.05, 0.1)) + (rng.random() < 0.08) * height
-        y += height * rng.uniform(1.1, 3)
-        if one or rng.random() < 0.4:
-            break
-    if rng.random() < 0.15:
-        _scrawl(ImageDraw.Draw(ink), height, max(1, round(pen * height)), rng)
-    return np.asarray(ink, np.float32) / 255, height
-
-
-def _scrawl(draw: ImageDraw.ImageDraw, height: float, width: int, rng: Rng) -> None:
-    "Something crossed out or underlined by hand, or a line to and fro: straight for a while, and then no more."
-    if rng.random() < 0.4:
-        x, y = np.linspace(*np.sort(rng.uniform(0, SIDE, 2)), 8), rng.uniform(0, SIDE, 2)
-        y = np.linspace(y[0], 0.8 * y[0] + 0.2 * y[1], 8) + rng.normal(0, 0.02 * height + 0.5, 8)
-        points = np.stack([x, y], 1)
-    else:
-        points = np.cumsum(rng.normal(0, 1, (rng.integers(3, 25), 2)), axis=0)
-        points = (points - points.mean(0)) / np.ptp(points, axis=0) * rng.uniform(40, 300, 2)
-        points = points + rng.uniform(0.2, 0.8, 2) * SIDE
-    draw.line([tuple(point) for point in points], fill=255, width=width, joint="curve")
-
-
-def _mark(digits: np.ndarray, height: float, pen: float, rng: Rng) -> Image.Image:
-    "A digit, a letter or something else, `height` pixels high, as its coverage."
-    kind = rng.random()
-    if kind < 0.68:
-        source = digits[rng.integers(len(digits))]
-    elif kind < 0.82:
-        source = letter(rng)
-    elif kind < 0.86:
-        source = scribble(rng)
-    elif kind < 0.91:
-        return _typed(height, rng)
-    else:
-        return _bar(height, pen, rng)
-    source = np.asarray(source, np.float32)
-    source = source / max(1e-6, source.max())
-    rows, columns = np.flatnonzero((source > 0.3).any(1)), np.flatnonzero((source > 0.3).any(0))
-    source = np.pad(source[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1], 2)
-    tall = int(np.clip(height, 48, 140))
-    scale = tall / max(source.shape[0] - 4, 0.7 * (source.shape[1] - 4))
-    size = max(2, round(source.shape[1] * scale)), max(2, round(source.shape[0] * scale))
-    large = np.asarray(Image.fromarray(source).resize(size, Image.BICUBIC))
-    shape = np.pad(ndimage.gaussian_filter(large, 0.35 * scale if scale > 1.5 else 0.3) > 0.42, round(0.1 * tall))
-    if not shape.any():
-        return Image.fromarray((large.clip(0, 1) * 255).astype(np.uint8))
-    inside = ndimage.distance_transform_edt(shape)
-    outside = ndimage.distance_transform_edt(~shape)
-    radius, wanted = stroke_width(shape) / 2, pen * tall / 2
-    middle = (inside == ndimage.maximum_filter(inside, 3)) & (inside > 0.5 * radius)
-    depth = np.maximum(inside - outside + max(wanted - radius, -0.9 * radius),
-                       wanted - ndimage.distance_transform_edt(~middle))
-    depth = ndimage.gaussian_filter(depth.astype(np.float32), 0.8)
-    zoom = height / tall
-    size = max(2, round(depth.shape[1] * zoom)), max(2, round(depth.shape[0] * zoom))
-    cover = (depth + 0.5).clip(0, 1) if zoom < 1 else (
-        np.asarray(Image.fromarray(depth).resize(size, Image.BICUBIC)) * zoom + 0.5).clip(0, 1)
-    mark = Image.fromarray((cover * 255).astype(np.uint8))
-    return mark.resize(size, Image.BOX if zoom < 0.6 else Image.BILINEAR) if zoom < 1 else mark
-
-
-def _bar(height: float, pen: float, rng: Rng) -> Image.Image:
-    "A stroke that is almost straight: a 1, a dash, a comma, a dot."
-    long = height * (rng.uniform(0.6, 1.1) if rng.random() < 0.6 else rng.uniform(0.02, 0.5))
-    way = rng.normal(0, 0.35) + (math.pi / 2 if rng.random() < 0.7 else 0)
-    wide = max(1.3, pen * height * rng.uniform(0.8, 1.2))
-    t = np.linspace(-0.5, 0.5, 6)
-    bow = rng.normal(0, 0.03) * (1 - 4 * t**2) + rng.normal(0, 0.004, 6)
-    x, y = (long * (t * math.cos(way) - bow * math.sin(way)), long * (t * math.sin(way) + bow * math.cos(way)))
-    fine, side = 2, math.ceil(long + 2 * wide) + 4
-    mark = Image.new("L", (side * fine, max(side, round(height)) * fine))
-    foot = mark.height / 2 if rng.random() < 0.6 else mark.height - (side * fine) / 2
-    points = [(fine * a + mark.width / 2, fine * b + foot) for a, b in zip(x, y, strict=True)]
-    draw, half = ImageDraw.Draw(mark), wide * fine / 2
-    draw.line(points, fill=255, width=max(1, round(2 * half)), joint="curve")
-    for a, b in (points[0], points[-1]):
-        draw.ellipse((a - half, b - half, a + half, b + half), fill=255)
-    return mark.reduce(fine)
-
-
-def _typed(height: float, rng: Rng) -> Image.Image:
-    known = faces(PLAIN_FONTS)
-    face = known[rng.integers(len(known))].font_variant(size=max(8, int(height)))
-    text = "".join(rng.choice(list("0123456789abcdeknrstxyzABDEGKMR"), rng.integers(1, 6)))
-    left, top, right, bottom = face.getbbox(text)
-    mark = Image.new("L", (max(1, right - left), max(1, bottom - top)))
-    ImageDraw.Draw(mark).text((-left, -top), text, fill=255, font=face)
-    return mark
 
 
 def _rulings(rng: Rng, height: float) -> np.ndarray:

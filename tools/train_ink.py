@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from ink_scenes import SIDE, scene
+from ink_marks import SIDE
+from ink_scenes import scene
 from PIL import Image
 from safetensors.torch import save_file
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
