@@ -188,7 +188,7 @@ def shape(rng: np.random.Generator) -> np.ndarray:
 
 
 def scribble(rng: np.random.Generator) -> np.ndarray:
-    "Lines that stand for nothing, as ink of 0 to 1: tangles, zigzags, spirals, loops, hatching, bars, blobs."
+    "Lines that stand for nothing, as ink of 0 to 1: tangles, wanderings, zigzags, spirals, loops, hatching, blobs."
     return _SCRIBBLES[rng.integers(len(_SCRIBBLES))](rng)
 
 
@@ -196,6 +196,18 @@ def _tangle(rng: np.random.Generator) -> np.ndarray:
     "A line, round or sharp, that crosses itself again and again."
     points = rng.uniform(0, 9, (rng.integers(10, 18), 2))
     return drawn([smooth(points) if rng.random() < 0.7 else points], rng, (0.04, 0.1))
+
+
+def _wandering(rng: np.random.Generator) -> np.ndarray:
+    "A line that turns at every few steps and goes nowhere, open or over itself, sharp or round."
+    n = int(rng.integers(12, 45))
+    sharpest = rng.uniform(1.7, math.pi)  # radians that it turns by at most; less would be a bow
+    heading = rng.uniform(0, 2 * math.pi) + np.cumsum(rng.uniform(-sharpest, sharpest, n))
+    steps = rng.gamma(2, 1, n)[:, None] * np.stack([np.cos(heading), np.sin(heading)], axis=1)
+    points = np.cumsum(steps, axis=0)
+    points /= np.ptp(points, axis=0)  # a slim one would be a 1
+    curve = smooth(points) if rng.random() < 0.4 else points
+    return drawn(posed([curve], rng, (0.65, 1.5), 0.1), rng, (0.02, 0.1))
 
 
 def _zigzag(rng: np.random.Generator) -> np.ndarray:
@@ -256,4 +268,5 @@ def _blob(rng: np.random.Generator) -> np.ndarray:
     return drawn(posed([smooth(points) if rng.random() < 0.6 else points], rng, (0.8, 1.3)), rng, filled=True)
 
 
-_SCRIBBLES = [_tangle, _tangle, _zigzag, _zigzag, _spiral, _loops, _parallels, _parallels, _bar, _flower, _blob]
+_SCRIBBLES = [*[_wandering] * 5, _tangle, _tangle, _zigzag, _zigzag, _spiral, _loops, _parallels, _parallels, _bar,
+              _flower, _blob]

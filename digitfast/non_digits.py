@@ -255,11 +255,11 @@ _PATTERNS = [_grain, _clouds, _clouds, _grating, _patches, _ramp, _specks, _spec
 
 KINDS = {  # part of the images, and what draws one of them
     "letters": (0.32, lambda rng, _: mnist_form(letter(rng))),
-    "type": (0.15, lambda rng, _: mnist_form(_typed(rng))),
-    "shapes": (0.08, lambda rng, _: mnist_form(shape(rng))),
-    "scribbles": (0.13, lambda rng, _: mnist_form(scribble(rng))),
+    "type": (0.14, lambda rng, _: mnist_form(_typed(rng))),
+    "shapes": (0.06, lambda rng, _: mnist_form(shape(rng))),
+    "scribbles": (0.19, lambda rng, _: mnist_form(scribble(rng))),
     "pieces": (0.08, lambda rng, source: mnist_form(_piece(rng, source))),
-    "joined": (0.12, lambda rng, source: mnist_form(_joined(rng, source))),
+    "joined": (0.11, lambda rng, source: mnist_form(_joined(rng, source))),
     "mirrored": (0.02, lambda rng, source: mnist_form(_mirrored(rng, source))),
-    "noise": (0.10, lambda rng, _: _noise(rng)),
+    "noise": (0.08, lambda rng, _: _noise(rng)),
 }
