@@ -1,7 +1,7 @@
 """Files that are there whole or not at all."""
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -9,10 +9,22 @@ from pathlib import Path
 def whole_file(
     path: Path,  # of the file to write
 ) -> Iterator[Path]:  # of the file to write instead; it gets the name of `path` when the context ends well
-    "So that a file is there either whole or not at all, whatever happens while it is written."
+    "So that a file is there either whole or not at all, whatever happens while it is written: a power cut, too."
     part = path.with_name(f".{path.name}.partial")
     try:
         yield part
+        _to_disk(part)
         os.replace(part, path)
+        with suppress(OSError):  # where a folder cannot be opened, as on Windows
+            _to_disk(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _to_disk(path: Path) -> None:
+    "Have the system write what it keeps of a file or folder in memory."
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
