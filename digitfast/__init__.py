@@ -14,13 +14,13 @@ _HOMES = {  # module: the public names in it; each module is imported when one o
     "optim": ["BasicOptim", "FusedAdam"],
     "loaders": ["digit_dls"],
     "learners": ["digit_learner", "digitnet_learner", "digitnet_deep_learner", "simple_learner", "article_learner"],
-    "training": ["train_learner", "WeightAverage", "LabelSmoothing", "NonDigits"],
+    "training": ["train_learner", "History", "WeightAverage", "LabelSmoothing", "NonDigits"],
     "evaluation": ["evaluate_learner", "predict_files"],
     "saving": ["save_learner", "open_learner"],
     "predictor": ["Predictor", "open_predictor", "save_predictor"],
     "reading": ["read_digit", "read_digits"],
     "run_folders": ["find_run", "list_runs"],
-    "runs": ["train_run"],
+    "runs": ["train_run", "resume_run"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = ["__version__", *_HOME]

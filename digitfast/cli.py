@@ -96,13 +96,22 @@ def fit(
     settings: Annotated[str | None, typer.Option(
         help="The settings.ini to take the run from; that of a run folder repeats the run. "
              "Default: ./settings.ini, then digitfast's own.")] = None,
+    resume: Annotated[str | None, typer.Option(
+        help="Name or folder of a run that was killed or interrupted, to go on with from its last checkpoint.")] = None,
 ):
     "Train a network and keep it in a run folder."
-    given = {key: value for key, value in locals().items() if key not in ("run", "settings") and value is not None}
-    from digitfast.runs import train_run
-    kwargs = read_settings(train_run, run, settings) if run or settings else {}
-    kwargs = {**({"name": run} if run else {}), **kwargs, **given}
-    done = train_run(**kwargs)
+    given = {key: value for key, value in locals().items()
+             if key not in ("run", "settings", "resume") and value is not None}
+    from digitfast.runs import resume_run, train_run
+    if resume is None:
+        kwargs = read_settings(train_run, run, settings) if run or settings else {}
+        done = train_run(**{**({"name": run} if run else {}), **kwargs, **given})
+    elif others := [key for key in (*given, *(["run"] if run else []), *(["settings"] if settings else []))
+                    if key != "runs"]:
+        raise BadSetting(f"--resume goes on with {resume} as it was set; leave out --"
+                         + ", --".join(key.replace("_", "-") for key in others))
+    else:
+        done = resume_run(resume, runs or "runs")
     result, seconds = done.summary, done.summary["seconds"]
     low, high = result["accuracy_interval_95"]
     print(f"accuracy {result['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}) on "
@@ -235,18 +244,20 @@ def data(
 def runs(
     folder: Annotated[str, typer.Argument(help="Folder of the run folders.")] = "runs",
 ):
-    "The finished runs, the oldest first."
-    from digitfast.run_folders import list_runs
-    found = list_runs(folder)
-    if not found:
+    "The runs, the oldest first, and those that are not finished."
+    from digitfast.run_folders import list_runs, unfinished_runs
+    found, unfinished = list_runs(folder), unfinished_runs(folder)
+    if not found and not unfinished:
         print(f"no runs in {folder}/ yet; digitfast fit makes one")
         return
-    width = max(len(run.path.name) for run in found)
+    width = max(len(path.name) for path in (*(run.path for run in found), *unfinished))
     print(f"{'run':{width}}  accuracy  epochs  training  architecture")
     for run in found:
         result = run.summary
         print(f"{run.path.name:{width}}  {result['accuracy']:8.2%}  {result['settings']['epochs']:6}  "
               f"{result['seconds']['training']:6.1f} s  {result['settings']['arch']}")
+    for path in unfinished:
+        print(f"{path.name:{width}}  not finished: it trains, or goes on with: digitfast fit --resume {path}")
 
 
 @app.command()
@@ -309,11 +320,15 @@ def main() -> None:
         where = f"; see {e.ctx.command_path} --help" if isinstance(e, _UsageError) and e.ctx else ""
         _complain(e.format_message() + where)
         code = e.exit_code
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, typer.Abort) as e:
+        _complain(f"interrupted; {_next_step(e) or 'nothing unfinished was kept'}")
         code = 130
     except (DigitError, OSError) as e:
-        _complain(e)
+        _complain("; ".join(filter(None, [str(e), _next_step(e)])))
         code = 1
-    if code == 130:
-        _complain("interrupted; nothing unfinished was kept")
     sys.exit(code)
+
+
+def _next_step(error: BaseException) -> str:
+    "What can be done after `error`, where whoever raised it has noted that."
+    return "; ".join(getattr(error, "__notes__", []))

@@ -2,15 +2,20 @@
 import csv
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from digitfast.errors import BadSetting, RunNotFound
 from digitfast.files import whole_file
 from digitfast.settings import FILE
 
 LEARNER, HISTORY, SUMMARY = "learner.pkl", "history.csv", "summary.json"
+CHECKPOINTS = "checkpoints"  # folder in that of a run that is not finished
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,49 @@ def new_folder(
             return folder
 
 
+@contextmanager
+def only_process(
+    folder: Path,  # of a run that is to be trained
+) -> Iterator[None]:
+    "While the context lasts, no other process can train the run in `folder`. Raises: `BadSetting` where one does."
+    (folder / CHECKPOINTS).mkdir(exist_ok=True)
+    try:
+        with FileLock(folder / CHECKPOINTS / "lock", timeout=0):  # the system lets go of it when a process is killed
+            yield
+    except Timeout:
+        raise BadSetting(f"{folder} is being trained by another process; wait for it, or stop it first") from None
+
+
+def is_unfinished(
+    folder: Path,  # of a run
+) -> bool:
+    "Whether the run in `folder` has a checkpoint to go on from."
+    return not (folder / SUMMARY).exists() and any((folder / CHECKPOINTS).glob("*.safetensors"))
+
+
+def unfinished_folder(
+    name: str | Path,  # of a run, or its folder
+    runs: str | Path = "runs",  # folder of the run folders
+) -> Path:
+    "The folder of a run that can be gone on with. Raises: `RunNotFound`; `BadSetting` for one that is finished."
+    for folder in (Path(runs) / name, Path(name)):
+        if (folder / SUMMARY).is_file():
+            raise BadSetting(f"{folder} is finished; its settings begin it anew: "
+                             f"digitfast fit --settings {folder / FILE}")
+        if (folder / FILE).is_file() and (folder / CHECKPOINTS).is_dir():
+            return folder
+    known = ", ".join(folder.name for folder in unfinished_runs(runs)) or "none"
+    raise RunNotFound(f"there is no run {str(name)!r} to go on with. Unfinished runs in {runs}/: {known}")
+
+
+def unfinished_runs(
+    runs: str | Path = "runs",  # folder of the run folders
+) -> list[Path]:
+    "The folders of the runs that are not finished: they still train, or were stopped."
+    return sorted(folder.parent for folder in Path(runs).glob(f"*/{CHECKPOINTS}")
+                  if not (folder.parent / SUMMARY).exists())
+
+
 def export_run(
     name: str | Path,  # of a run, or its folder
     to: str | Path | None = None,  # .pkl or .safetensors to write; None: the run's name with .pkl
@@ -80,8 +128,9 @@ def find_run(
             if run := _read_run(folder):
                 return run
             raise RunNotFound(f"{folder / SUMMARY} is damaged; the network may still open: {folder / LEARNER}")
-        if (folder / FILE).is_file() and (folder / HISTORY).exists():
-            raise RunNotFound(f"{folder} is not finished: it has no {SUMMARY}; its training still runs or was killed")
+        if (folder / CHECKPOINTS).is_dir():
+            raise RunNotFound(f"{folder} is not finished: its training still runs or was stopped; go on with: "
+                              f"digitfast fit --resume {folder}")
     known = ", ".join(run.path.name for run in list_runs(runs)) or f"none yet; `digitfast fit` makes one in {runs}/"
     raise RunNotFound(f"there is no run {str(name)!r}. Runs: {known}")
 

@@ -8,12 +8,12 @@ import warnings
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from fastai.callback.progress import CSVLogger
 from fastai.callback.schedule import minimum, slide, steep, valley
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
@@ -23,6 +23,7 @@ from fastcore.basics import noop
 from digitfast.arithmetic import choose_precision
 from digitfast.augment import RandomAffine, RandomPen
 from digitfast.calibration import expected_calibration_error, fit_temperature, probabilities
+from digitfast.checkpoints import checkpointed
 from digitfast.circumstances import circumstances
 from digitfast.digit_form import SIDE
 from digitfast.errors import BadData, BadSetting
@@ -32,11 +33,22 @@ from digitfast.learners import digit_learner
 from digitfast.loaders import SPLITS, ResidentDL, digit_dls, find_splits
 from digitfast.non_digits import non_digits as non_digit_images
 from digitfast.registry import optimizer
-from digitfast.run_folders import HISTORY, LEARNER, SUMMARY, Run, new_folder
+from digitfast.run_folders import (
+    CHECKPOINTS,
+    HISTORY,
+    LEARNER,
+    SUMMARY,
+    Run,
+    is_unfinished,
+    new_folder,
+    only_process,
+    unfinished_folder,
+)
 from digitfast.saving import save_learner
-from digitfast.settings import FILE, write_settings
+from digitfast.settings import FILE, read_settings, write_settings
 from digitfast.sources import digits_path
 from digitfast.training import (
+    History,
     LabelSmoothing,
     NonDigits,
     WeightAverage,
@@ -73,54 +85,98 @@ def train_run(
 ) -> Run:
     """Train a network from digits to a run folder with learner.pkl, settings.ini, history.csv and summary.json.
 
-    The folder of a run that fails or is interrupted is removed; summary.json is written last, so a folder without one
-    is no finished run. Nothing is ever overwritten.
+    Checkpoints are kept in it while it trains: `resume_run` goes on from the last one. The folder of a run that fails
+    or is interrupted before the first one is removed. summary.json is written last, so a folder without one is no
+    finished run. Nothing is ever overwritten.
 
     Raises: any `DigitError`, before training starts where it can be known by then.
     """
     settings = dict(locals())
-    check_recipe(epochs, lr, schedule, precision)
-    check_seed(seed)
-    opt_func, moms = _optimizer(opt, mom)
-    _check_amounts(wd, non_digits)
-    batch_tfms = [*([RandomAffine(augment)] if augment else []), *([RandomPen(pen)] if pen else [])]
-    cbs = [CSVLogger(HISTORY), *([LabelSmoothing(label_smoothing)] if label_smoothing else []),
-           *([WeightAverage(ema)] if ema else [])]
     start = time.perf_counter()
-    path = digits_path(source)
-    if path == Path(source).expanduser().absolute():
-        settings["source"] = str(path)  # so that the run can be repeated from another folder
-    set_seed(seed)
-    dls = digit_dls(path, bs=bs, holdout=holdout, seed=seed, size=size, batch_tfms=batch_tfms)
-    learn = digit_learner(dls, arch, opt_func=opt_func, wd=wd, **moms)
-    chosen_precision = choose_precision(precision, learn.model, dls.device)
-    if non_digits:
-        cbs.append(NonDigits(_non_digits(dls, seed), non_digits))
+    learn, cbs, settings = _prepare(settings)
     folder = new_folder(Path(runs), name or arch)
+    settings["name"] = folder.name
     try:
-        learn.path = folder
-        write_settings(folder / FILE, folder.name, {**settings, "name": folder.name})
-        ready = time.perf_counter()
-        train_learner(learn, epochs, lr, schedule, precision, cbs=cbs)
-        trained = time.perf_counter()
+        with only_process(folder):
+            write_settings(folder / FILE, folder.name, settings)
+            return _train(folder, settings, learn, cbs, start)
+    except BaseException:
+        if not is_unfinished(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def resume_run(
+    run: str | Path,  # name of the run in `runs`, or its folder
+    runs: str | Path = "runs",  # folder of the run folders
+) -> Run:
+    """Go on with a run that was killed, interrupted or failed, from its last good checkpoint to the end.
+
+    On the CPU in fp32 it comes to the same weights, bit for bit, as if it had never stopped. A damaged checkpoint is
+    told of, and the one before it is taken. Raises: `RunNotFound`, `BadSetting` for a run that is finished, that
+    another process trains, or whose settings or data have changed.
+    """
+    folder = unfinished_folder(run, runs)
+    start = time.perf_counter()
+    with only_process(folder):
+        settings = {**read_settings(train_run, path=folder / FILE), "name": folder.name}
+        learn, cbs, settings = _prepare(settings)
+        return _train(folder, settings, learn, cbs, start)
+
+
+def _prepare(settings: dict[str, Any]) -> tuple[Learner, list, dict[str, Any]]:
+    "A `Learner` and the callbacks of its training by the settings of `train_run`, which get an absolute source."
+    given = SimpleNamespace(**settings)
+    check_recipe(given.epochs, given.lr, given.schedule, given.precision)
+    check_seed(given.seed)
+    opt_func, moms = _optimizer(given.opt, given.mom)
+    _check_amounts(given.wd, given.non_digits)
+    batch_tfms = [*([RandomAffine(given.augment)] if given.augment else []),
+                  *([RandomPen(given.pen)] if given.pen else [])]
+    cbs = [History(HISTORY), *([LabelSmoothing(given.label_smoothing)] if given.label_smoothing else []),
+           *([WeightAverage(given.ema)] if given.ema else [])]
+    path = digits_path(given.source)
+    if path == Path(given.source).expanduser().absolute():
+        settings = {**settings, "source": str(path)}  # so that the run can be repeated from another folder
+    set_seed(given.seed)
+    dls = digit_dls(path, bs=given.bs, holdout=given.holdout, seed=given.seed, size=given.size, batch_tfms=batch_tfms)
+    learn = digit_learner(dls, given.arch, opt_func=opt_func, wd=given.wd, **moms)
+    choose_precision(given.precision, learn.model, dls.device)
+    if given.non_digits:
+        cbs.append(NonDigits(_non_digits(dls, given.seed), given.non_digits))
+    return learn, cbs, settings
+
+
+def _train(folder: Path, settings: dict[str, Any], learn: Learner, cbs: list, start: float) -> Run:
+    "Train `learn`, from its last checkpoint on if there is one, and write down what came of it."
+    given, dls = SimpleNamespace(**settings), learn.dls
+    learn.path = folder
+    checksum = dls.checksum()
+    known = {key: value for key, value in settings.items() if key not in ("name", "runs")}  # a folder can be moved
+    ready = time.perf_counter()
+    try:
+        with checkpointed(learn, folder / CHECKPOINTS, {**known, "the checksum of the data": checksum}) as checkpoints:
+            train_learner(learn, given.epochs, given.lr, given.schedule, given.precision, cbs=cbs)
         summary = {
-            "run": folder.name, "settings": {**settings, "name": folder.name},
+            "run": folder.name, "settings": settings,
             **_results(learn),
-            "validated_on": "held-out training images" if holdout else "the test split",
-            **({"calibration": _calibration(learn, bool(non_digits))} if holdout else {}),
-            "precision": chosen_precision,
+            "validated_on": "held-out training images" if given.holdout else "the test split",
+            **({"calibration": _calibration(learn, bool(given.non_digits))} if given.holdout else {}),
+            "precision": choose_precision(given.precision, learn.model, dls.device),
             "parameters": sum(p.numel() for p in learn.model.parameters()),
-            "seconds": {"preparation": round(ready - start, 2), "training": round(trained - ready, 2)},
-            "data": {"path": str(path), "sha256": dls.checksum(), "training_images": len(dls.train_ds)},
+            "seconds": {"preparation": round(ready - start, 2), "training": round(checkpoints.seconds, 2)},
+            "data": {"path": str(dls.path), "sha256": checksum, "training_images": len(dls.train_ds)},
             **circumstances(dls.device),
         }
         save_learner(learn, folder / LEARNER)
         summary["seconds"]["total"] = round(time.perf_counter() - start, 2)
         with whole_file(folder / SUMMARY) as part:
             part.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+    except BaseException as e:
+        if is_unfinished(folder):
+            e.add_note(f"go on with: digitfast fit --resume {folder}")
         raise
+    shutil.rmtree(folder / CHECKPOINTS)
     return Run(folder, summary)
 
 

@@ -13,10 +13,13 @@ def save_learner(
     learn: Learner,  # to export
     path: str | Path,  # of the .pkl
 ) -> Path:
-    "Export `learn` without its images, as fastai's `export` does, in one step: a file of that name is always whole."
+    "Export `learn` as fastai's `export` does, in one step: a file of that name is always whole. Raises: `OSError`."
     path = Path(path).absolute()
     with whole_file(path) as part:
-        learn.export(part)
+        try:
+            learn.export(part)
+        except RuntimeError as e:  # torch's word for it
+            raise OSError(f"{path} could not be written, as on a full disk ({e})") from e
     return path
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from digitfast.errors import BadSetting, DataNotFound
+from digitfast.files import whole_file
 from digitfast.registry import unknown
 
 FILE = "settings.ini"
@@ -53,7 +54,7 @@ def write_settings(
     "Write one named run, so that `read_settings` gives `values` again."
     config = _parser()
     config[run] = {key: "" if value is None else str(value) for key, value in values.items()}
-    with open(path, "w", encoding="utf-8") as file:
+    with whole_file(Path(path)) as part, open(part, "w", encoding="utf-8") as file:
         config.write(file)
 
 

@@ -1,4 +1,5 @@
 """Recipes for a given `Learner`, and what training shows on a console."""
+import csv
 import ctypes
 import sys
 from collections.abc import Iterator
@@ -84,19 +85,64 @@ class WeightAverage(Callback):
         torch._foreach_lerp_(self.mean, [t.detach() for t in self.weights],
                              1 - min(self.decay, (1 + self.steps) / (10 + self.steps)))
 
-    def _average(self, averaged: bool) -> None:
+    def show_mean(self, averaged: bool) -> None:
         "Give the model the mean, or the last step's weights."
         if averaged != self.averaged:
             for weight, mean in zip(self.weights, self.mean, strict=True):
                 weight.data, mean.data = mean.data, weight.data
             self.averaged = averaged
 
-    def before_train(self): self._average(False)
-    def before_validate(self): self._average(True)
+    def before_train(self): self.show_mean(False)
+    def before_validate(self): self.show_mean(True)
 
     def after_fit(self):
-        self._average(True)
+        self.show_mean(True)
         self.weights = self.mean = None
+
+    def state_dict(self) -> dict:
+        "What a checkpoint keeps beside the weights that the model has."
+        return {"steps": self.steps, "averaged": self.averaged, "mean": self.mean}
+
+    def load_state_dict(self, state: dict) -> None:
+        "Go on from what `state_dict` gave, once the model has the weights that it had then."
+        self.steps, self.averaged = state["steps"], state["averaged"]
+        for mean, kept in zip(self.mean, state["mean"], strict=True):
+            mean.copy_(kept)
+        self.show_mean(False)
+
+
+class History(Callback):
+    "Writes one line an epoch to a CSV file: losses, metrics and time."
+
+    order = 60  # when the `Recorder` has the epoch
+
+    def __init__(
+        self,
+        name: str,  # of the file, in the folder of the `Learner`
+    ):
+        super().__init__()
+        self.name_of_file, self.rows = name, []
+
+    def before_fit(self):
+        self.rows = [list(self.recorder.metric_names)]
+        self._write("w", self.rows)
+
+    def after_epoch(self):
+        self.rows.append([str(value) for value in self.recorder.log])
+        self._write("a", self.rows[-1:])
+
+    def _write(self, mode: str, rows: list) -> None:
+        with open(self.path / self.name_of_file, mode, newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows(rows)
+
+    def state_dict(self) -> dict:
+        "The lines so far, for a checkpoint."
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state: dict) -> None:
+        "Go on behind the lines that `state_dict` gave."
+        self.rows = state["rows"]
+        self._write("w", self.rows)
 
 
 class LabelSmoothing(Callback):

@@ -130,7 +130,7 @@ def test_fit_offers_all_settings_with_their_defaults(run_cli, monkeypatch):
     assert all(name in out for name in (*ARCHITECTURES, *OPTIMIZERS))
     options = {p.name: p for p in typer.main.get_command(cli.app).commands["fit"].params}
     parameters = inspect.signature(train_run).parameters
-    assert options.keys() - {"run", "settings", "help"} == parameters.keys()
+    assert options.keys() - {"run", "settings", "resume", "help"} == parameters.keys()
     for name, parameter in parameters.items():
         if parameter.default is not None:
             assert options[name].help.endswith(f" Default: {parameter.default}."), name
@@ -148,7 +148,7 @@ def test_piped_output_has_no_control_characters(digits, tmp_path):
 
 
 def test_ctrl_c_on_a_terminal(digits, tmp_path):
-    "A real terminal: bars while it trains; Ctrl-C ends it with one line, exit code 130 and no run folder."
+    "A real terminal: bars while it trains; Ctrl-C ends it with one line, exit code 130 and a run to go on with."
     primary, secondary = pty.openpty()
     process = subprocess.Popen(
         [*DIGITFAST, "fit", "--arch", "simple", "--source", str(digits), "--bs", "8", "--epochs", "9999"],
@@ -163,8 +163,42 @@ def test_ctrl_c_on_a_terminal(digits, tmp_path):
     err = process.communicate(timeout=60)[1].decode()
     os.close(primary)
     assert b"Epoch 2 training" in shown and b"\x1b[" in shown
-    assert process.returncode == 130 and err == "digitfast: interrupted; nothing unfinished was kept\n"
-    assert not list(Path(tmp_path, "runs").iterdir())
+    assert process.returncode == 130
+    assert err == "digitfast: interrupted; go on with: digitfast fit --resume runs/simple\n"
+    assert len(list(Path(tmp_path, "runs/simple/checkpoints").glob("[0-9]*.safetensors"))) == 2
+
+
+def test_resume(run_cli, digits, tmp_path, monkeypatch):
+    from digitfast import training
+    fit = ["fit", "--arch", "simple", "--source", digits, "--bs", 32, "--epochs", 4]
+    assert run_cli(*fit, "--name", "whole")[0] == 0
+    monkeypatch.setattr(training.History, "after_epoch", interrupt_in_the_third(training.History.after_epoch))
+    code, out, err = run_cli(*fit, "--name", "mine")
+    assert (code, err) == (130, "digitfast: interrupted; go on with: digitfast fit --resume runs/mine\n")
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    for wrong, message in ((["--lr", 1, "--run", "best"], "leave out --lr, --run"), (["--resume", "yours"], "mine")):
+        code, out, err = run_cli("fit", "--resume", "mine", *wrong)
+        assert code == 1 and not out and one_line(err) and message in err
+    assert "mine   not finished" in run_cli("runs")[1]
+    for command in (["export", "mine"], ["evaluate", "mine"]):
+        code, out, err = run_cli(*command)
+        assert code == 1 and "go on with: digitfast fit --resume runs/mine" in err
+    code, out, err = run_cli("fit", "--resume", "mine")
+    assert code == 0 and not err and out.startswith("going on at epoch ") and "saved in runs/mine" in out
+    lines = [[line.rsplit(",", 1)[0] for line in (tmp_path / f"runs/{name}/history.csv").read_text().splitlines()]
+             for name in ("whole", "mine")]
+    assert lines[0] == lines[1] and len(lines[0]) == 5
+    code, out, err = run_cli("fit", "--resume", "mine")
+    assert code == 1 and "runs/mine is finished" in err
+
+
+def interrupt_in_the_third(after_epoch):
+    def then_interrupt(self):
+        if self.epoch == 2:
+            raise KeyboardInterrupt
+        after_epoch(self)
+    return then_interrupt
 
 
 def test_bench_prints_a_table_and_writes_json(run_cli, monkeypatch, tmp_path):

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from fastai.callback.core import Callback
 
-from digitfast import BadSetting, DigitError, RunNotFound, UnknownName, find_run, list_runs, runs, train_run
+from digitfast import BadSetting, DigitError, RunNotFound, UnknownName, find_run, list_runs, resume_run, runs, train_run
 from digitfast.loaders import folder_facts
+from digitfast.run_folders import unfinished_runs
 from digitfast.settings import named_runs, read_settings
 
 
@@ -80,27 +80,34 @@ def test_what_is_for_training_only_changes_the_run(quick):
     learn = run.learner()
     dl = learn.dls.test_dl(Path(quick["source"]) / "testing", with_labels=True)
     assert learn.validate(dl=dl)[1] == pytest.approx(run.summary["accuracy"])
-    assert not {"CSVLogger", "WeightAverage", "LabelSmoothing"} & {type(cb).__name__ for cb in learn.cbs}
+    assert not {"History", "WeightAverage", "LabelSmoothing"} & {type(cb).__name__ for cb in learn.cbs}
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError, SystemExit])
-def test_a_stopped_run_leaves_nothing(quick, monkeypatch, tmp_path, stop):
-    class Stops(Callback):
-        def __init__(self, name): pass
-        def after_epoch(self): raise stop("stopped")
-    monkeypatch.setattr(runs, "CSVLogger", Stops)
-    with pytest.raises(stop):
+def test_a_run_that_stops_before_its_first_checkpoint_leaves_nothing(quick, monkeypatch, tmp_path, stop):
+    def stops(*args, **kwargs):
+        raise stop("stopped")
+    monkeypatch.setattr(runs, "train_learner", stops)
+    with pytest.raises(stop) as e:
         train_run(**quick)
-    assert not list((tmp_path / "runs").iterdir())
+    assert not list((tmp_path / "runs").iterdir()) and not hasattr(e.value, "__notes__")
 
 
-def test_a_killed_run_is_not_taken_for_whole(quick, tmp_path):
-    run = train_run(**quick)
-    (run.path / "summary.json").unlink()  # it is written last
-    assert list_runs() == []
-    with pytest.raises(RunNotFound, match="simple is not finished"):
+def test_an_unfinished_run_is_not_taken_for_whole(quick, monkeypatch, tmp_path):
+    def fails(*args):
+        raise RuntimeError("disk full")
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "save_learner", fails)
+        with pytest.raises(RuntimeError) as e:
+            train_run(**quick)
+    assert e.value.__notes__ == ["go on with: digitfast fit --resume runs/simple"]
+    assert list_runs() == [] and unfinished_runs() == [Path("runs/simple")]
+    with pytest.raises(RunNotFound, match="simple is not finished.*--resume runs/simple"):
         find_run("simple")
     assert train_run(**quick).path.name == "simple-2"
+    with pytest.raises(RunNotFound, match="no run 'complex' to go on with. Unfinished runs in runs/: simple"):
+        resume_run("complex")
+    assert resume_run("simple").path.name == "simple" and len(list_runs()) == 2 and unfinished_runs() == []
 
 
 def test_runs_are_found_by_name_and_by_path(quick, tmp_path):

@@ -9,6 +9,7 @@ from fastai.callback.training import ShortEpochCallback
 
 from digitfast import (
     BadSetting,
+    History,
     LabelSmoothing,
     NonDigits,
     RandomAffine,
@@ -211,3 +212,18 @@ def test_non_digits_are_learned_beside_the_digits(digits, capsys):
     assert (none > 0.5).float().mean() > 0.9 > 0.2 > (digit > 0.5).float().mean()
     with pytest.raises(BadSetting, match="non_digits=0"):
         NonDigits(noise, 0)
+
+
+def test_history_has_what_the_recorder_logs(digits, tmp_path):
+    learn = simple_learner(digit_dls(digits, bs=32, num_workers=0), path=tmp_path)
+    history = History("history.csv")
+    train_learner(learn, 2, 0.01, cbs=history)
+    lines = [line.split(",") for line in (tmp_path / "history.csv").read_text().splitlines()]
+    assert lines[0] == ["epoch", "train_loss", "valid_loss", "accuracy", "time"] and len(lines) == 3
+    assert [[float(x) for x in line[1:4]] for line in lines[1:]] == [list(row) for row in learn.recorder.values]
+    state = history.state_dict()
+    train_learner(learn, 1, 0.01, cbs=history)  # begins anew
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == 2
+    with learn.added_cbs(history):
+        history.load_state_dict(state)
+    assert [line.split(",") for line in (tmp_path / "history.csv").read_text().splitlines()] == lines
