@@ -102,7 +102,7 @@ def test_goes_on_to_the_same_weights(whole, digits, tmp_path, monkeypatch, capsy
 
 @pytest.mark.parametrize("settings", [
     {"arch": "simple", "opt": "ranger"}, {"arch": "simple", "opt": "basic", "schedule": "constant"},
-    {"arch": "article", "opt": "sgd", "mom": 0.8}, {"arch": "xresnet18"}, {"arch": "simple", "opt": "lamb"}])
+    {"arch": "article", "opt": "sgd", "mom": 0.8}, {"arch": "squeezenet1_1"}, {"arch": "simple", "opt": "lamb"}])
 def test_other_networks_and_optimisers(digits, tmp_path, monkeypatch, settings):
     settings = {"pen": 0.0, "non_digits": 0.0, "augment": 0.0, "epochs": 2, **settings}
     expected = train_run(str(digits), **{**SETTINGS, **settings}, runs=str(tmp_path / "whole"))
