@@ -12,7 +12,7 @@ import typer
 
 from digitfast import __version__
 from digitfast.errors import BadSetting, DigitError
-from digitfast.registry import ARCHITECTURES, OPTIMIZERS, PRECISIONS, SCHEDULES
+from digitfast.registry import ARCHITECTURES, LOGS, OPTIMIZERS, PRECISIONS, SCHEDULES
 from digitfast.settings import PACKED_SETTINGS, named_runs, read_settings
 
 app = typer.Typer(
@@ -90,6 +90,9 @@ def fit(
         help="Name of the run folder; a number is added where it is taken. "
              "Default: the named run's or the architecture's.")] = None,
     runs: Runs = None,
+    log: Annotated[str | None, typer.Option(
+        help=f"Write curves for {', '.join(LOGS)} as well, into a folder of the run folder. history.csv and steps.csv "
+             "are always there. Default: none.")] = None,
     run: Annotated[str | None, typer.Option(
         help="A named run, whose settings the options here override: a section of settings.ini, or "
              f"{', '.join(RUNS)}.")] = None,

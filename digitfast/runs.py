@@ -31,8 +31,8 @@ from digitfast.files import whole_file
 from digitfast.learners import digit_learner
 from digitfast.loaders import SPLITS, ResidentDL, digit_dls, find_splits
 from digitfast.non_digits import non_digits as non_digit_images
-from digitfast.registry import optimizer
-from digitfast.run_folders import HISTORY, LEARNER, SUMMARY, Run, new_folder
+from digitfast.registry import log_callback, optimizer
+from digitfast.run_folders import HISTORY, LEARNER, SUMMARY, Run, new_folder, write_steps
 from digitfast.saving import save_learner
 from digitfast.settings import FILE, write_settings
 from digitfast.sources import digits_path
@@ -70,8 +70,9 @@ def train_run(
     seed: int = 42,  # of the weights, the order of the images and the choice of held-out ones
     name: str | None = None,  # of the run folder; None: the architecture's. A number is added where it is taken
     runs: str = "runs",  # folder of the run folders
+    log: str | None = None,  # tensorboard: its event files too, in the run folder; None: history.csv and steps.csv alone
 ) -> Run:
-    """Train a network from digits to a run folder with learner.pkl, settings.ini, history.csv and summary.json.
+    """Train a network from digits to a run folder: learner.pkl, settings.ini, history.csv, steps.csv and summary.json.
 
     The folder of a run that fails or is interrupted is removed; summary.json is written last, so a folder without one
     is no finished run. Nothing is ever overwritten.
@@ -83,6 +84,7 @@ def train_run(
     check_seed(seed)
     opt_func, moms = _optimizer(opt, mom)
     _check_amounts(wd, non_digits)
+    log_to = log_callback(log) if log else None
     batch_tfms = [*([RandomAffine(augment)] if augment else []), *([RandomPen(pen)] if pen else [])]
     cbs = [CSVLogger(HISTORY), *([LabelSmoothing(label_smoothing)] if label_smoothing else []),
            *([WeightAverage(ema)] if ema else [])]
@@ -99,10 +101,13 @@ def train_run(
     folder = new_folder(Path(runs), name or arch)
     try:
         learn.path = folder
+        if log_to:
+            cbs.append(log_to(folder / log, trace_model=False, log_preds=False))
         write_settings(folder / FILE, folder.name, {**settings, "name": folder.name})
         ready = time.perf_counter()
         train_learner(learn, epochs, lr, schedule, precision, cbs=cbs)
         trained = time.perf_counter()
+        write_steps(folder, learn.recorder.lrs, learn.recorder.losses)
         summary = {
             "run": folder.name, "settings": {**settings, "name": folder.name},
             **_results(learn),
