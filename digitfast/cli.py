@@ -169,6 +169,23 @@ def evaluate(
 
 
 @app.command()
+def report(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Name or folder of a run.")],
+    to: Annotated[Path | None, typer.Option(
+        help="File to write: .html. Default: report.html in the run folder.")] = None,
+    runs: RunsFolder = "runs",
+):
+    "One page with pictures of all that is known of a run: curves, mistakes, calibration, labels that look wrong."
+    from digitfast.report_page import write_report
+    from digitfast.run_folders import find_run
+    found = find_run(run, runs)
+    print(write_report(found, to))
+    low, high = found.summary["accuracy_interval_95"]
+    print(f"accuracy {found.summary['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}) on "
+          f"{found.summary['validation_images']:,} images of {found.summary['validated_on']}")
+
+
+@app.command()
 def predict(
     images: Images,
     as_json: AsJson = False,

@@ -70,7 +70,7 @@ def train_run(
     seed: int = 42,  # of the weights, the order of the images and the choice of held-out ones
     name: str | None = None,  # of the run folder; None: the architecture's. A number is added where it is taken
     runs: str = "runs",  # folder of the run folders
-    log: str | None = None,  # tensorboard: its event files too, in the run folder; None: history.csv and steps.csv alone
+    log: str | None = None,  # tensorboard: its event files as well, in the run folder; None: none
 ) -> Run:
     """Train a network from digits to a run folder: learner.pkl, settings.ini, history.csv, steps.csv and summary.json.
 
