@@ -34,9 +34,10 @@ class Axis:
         return min(1.0, max(0.0, (value - low) / (high - low)))
 
     def ticks(self) -> list[float]:
-        "Round values, four to eight of them."
+        "Round values, few enough to be read."
         if self.log:
-            decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+            first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
+            decades = range(first, last + 1, 1 + (last - first) // 8)
             steps = (1, 2, 5) if self.high / self.low < 300 else (1,)
             found = [s * 10.0**d for d in decades for s in steps if self.low <= s * 10.0**d <= self.high]
             if len(found) >= 2:

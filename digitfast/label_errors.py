@@ -15,7 +15,7 @@ from digitfast.losses import PlainCrossEntropyLoss
 from digitfast.models import digit_net
 from digitfast.optim import FusedAdam
 
-LEAST_STEPS = 300  # a network needs them however few images there are
+LEAST_STEPS = 150  # a network needs them however few images there are
 LARGEST_BATCH = 128
 
 
@@ -23,7 +23,7 @@ def confident_label_errors(
     chances: np.ndarray,  # `[n, classes]`, probabilities from networks that have not seen the images in training
     labels: np.ndarray,  # int `[n]`
 ) -> np.ndarray:  # int, the images whose labels are doubtful, the most doubtful first
-    """The images that are confidently of another class than their label's.
+    """The images that are confidently of another class than their label's, and likelier of it too.
 
     A network is confident of a class where its probability is at least the mean that it has on images of that label:
     a class of which it is seldom sure needs less. Ranked by how much likelier the likeliest other class is.
@@ -34,8 +34,8 @@ def confident_label_errors(
     counts = np.bincount(labels, minlength=classes)
     usual = np.where(counts, np.bincount(labels, of_label, minlength=classes) / np.maximum(counts, 1), np.inf)
     confident = np.where(chances >= usual - 1e-6, chances, -1)  # less what rounding may take
-    doubtful = (confident.max(axis=1) > -1) & (confident.argmax(axis=1) != labels)
     margins = label_margins(chances, labels)
+    doubtful = (confident.max(axis=1) > -1) & (confident.argmax(axis=1) != labels) & (margins < 0)
     return np.flatnonzero(doubtful)[np.argsort(margins[doubtful], kind="stable")]
 
 

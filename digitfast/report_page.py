@@ -155,7 +155,7 @@ def _classes(shown: RunEvidence) -> str:
         cells = f'<th scope="row">{as_text(label)}</th><td class="few">{there[i]:,}</td>'
         for key, total in (("precision", said[i]), ("recall", there[i])):
             span = spans[key][i]
-            bar = interval_bar(f"{key} of {label}", found[i] / total, *span, start) if span else ""
+            bar = interval_bar(f"{key} of {one_line_name(label)}", found[i] / total, *span, start) if span else ""
             cells += f'<td>{percent(found[i] / total) if total else "–"}</td><td class="bar">{bar}</td>'
         rows.append(f'<tr>{cells}<td class="said">{mistaken}</td></tr>')
     ends = f'<th class="bar">{start:.0%} to 100%</th>'

@@ -84,7 +84,7 @@ def train_run(
     check_seed(seed)
     opt_func, moms = _optimizer(opt, mom)
     _check_amounts(wd, non_digits)
-    log_to = log_callback(log) if log else None
+    logs = [log_callback(log)] if log else []
     batch_tfms = [*([RandomAffine(augment)] if augment else []), *([RandomPen(pen)] if pen else [])]
     cbs = [CSVLogger(HISTORY), *([LabelSmoothing(label_smoothing)] if label_smoothing else []),
            *([WeightAverage(ema)] if ema else [])]
@@ -101,8 +101,7 @@ def train_run(
     folder = new_folder(Path(runs), name or arch)
     try:
         learn.path = folder
-        if log_to:
-            cbs.append(log_to(folder / log, trace_model=False, log_preds=False))
+        cbs += [make(folder / log, trace_model=False, log_preds=False) for make in logs]
         write_settings(folder / FILE, folder.name, {**settings, "name": folder.name})
         ready = time.perf_counter()
         train_learner(learn, epochs, lr, schedule, precision, cbs=cbs)
@@ -110,11 +109,8 @@ def train_run(
         write_steps(folder, learn.recorder.lrs, learn.recorder.losses)
         summary = {
             "run": folder.name, "settings": {**settings, "name": folder.name},
-            **_results(learn),
-            "validated_on": "held-out training images" if holdout else "the test split",
-            **({"calibration": _calibration(learn, bool(non_digits))} if holdout else {}),
+            **_results(learn, bool(holdout), bool(non_digits)),
             "precision": chosen_precision,
-            "parameters": sum(p.numel() for p in learn.model.parameters()),
             "seconds": {"preparation": round(ready - start, 2), "training": round(trained - ready, 2)},
             "data": {"path": str(path), "sha256": dls.checksum(), "training_images": len(dls.train_ds)},
             **circumstances(dls.device),
@@ -214,8 +210,8 @@ def _calibration(learn: Learner, no_digit: bool) -> dict[str, float]:
             "without_temperature": round(expected_calibration_error(before, labels), 5)}
 
 
-def _results(learn: Learner) -> dict[str, Any]:
-    "Losses and accuracy of the last epoch, the accuracy with its 95 % interval."
+def _results(learn: Learner, holdout: bool, no_digit: bool) -> dict[str, Any]:
+    "Losses and accuracy of the last epoch, the accuracy with its 95 % interval, and what held-out images say."
     last = dict(zip(learn.recorder.metric_names[1:-1], learn.recorder.values[-1], strict=True))
     if not all(map(math.isfinite, last.values())):
         warnings.warn("the loss is not a number: training has diverged; take a smaller lr", stacklevel=3)
@@ -223,4 +219,7 @@ def _results(learn: Learner) -> dict[str, Any]:
     low, high = accuracy_interval(round(last["accuracy"] * n), n)
     losses = {key: value if math.isfinite(value) else None for key, value in last.items()}
     return {"accuracy": last["accuracy"], "accuracy_interval_95": [low, high], "validation_images": n,
-            "validation_loss": losses["valid_loss"], "training_loss": losses["train_loss"]}
+            "validation_loss": losses["valid_loss"], "training_loss": losses["train_loss"],
+            "validated_on": "held-out training images" if holdout else "the test split",
+            **({"calibration": _calibration(learn, no_digit)} if holdout else {}),
+            "parameters": sum(p.numel() for p in learn.model.parameters())}
