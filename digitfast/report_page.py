@@ -280,8 +280,8 @@ def _gallery(pictures: Iterable[Shown], verb: str = "taken for") -> str:
     for p in pictures:
         right, file = p.answer == p.label, as_text(p.file).replace("/", "/<wbr>")
         words = f"label {as_text(p.label)}, {'answer' if right else verb} {as_text(p.answer)}"
-        items.append(
-            f'<li><img alt="{words}" src="{png_address(p.image)}"><b>{as_text(p.label)} <span class="'
-            f'{"right" if right else "wrong"}">→ {as_text(p.answer)}</span></b>says {percent(p.probability, 1)}'
-            + ("" if right else f"<br>label {percent(p.of_label, 1)}") + f"<code>{file}</code></li>")
+        said = "right\">✓" if right else f"wrong\">→ {as_text(p.answer)}"
+        items.append(f'<li><img alt="{words}" src="{png_address(p.image)}"><b>{as_text(p.label)} <span class="{said}'
+                     f'</span></b>says {percent(p.probability, 1)}'
+                     + ("" if right else f"<br>label {percent(p.of_label, 1)}") + f"<code>{file}</code></li>")
     return f'<ul class="digits">{"".join(items)}</ul>'

@@ -44,6 +44,18 @@ def test_run_folder_has_everything(quick, digits):
     assert loss == pytest.approx(summary["validation_loss"], rel=1e-4)
 
 
+def test_a_long_training_keeps_some_of_its_steps(tmp_path):
+    from digitfast.run_folders import KEPT_STEPS, Run, write_steps
+    run = Run(tmp_path, {})
+    assert run.steps() == []  # runs of before this file
+    for n in (0, 1, KEPT_STEPS, KEPT_STEPS + 1, 5 * KEPT_STEPS - 1):
+        write_steps(tmp_path, [i / 1000 for i in range(n)], [torch.tensor(float(i)) for i in range(n)])
+        steps = run.steps()
+        assert min(n, KEPT_STEPS / 2) <= len(steps) <= KEPT_STEPS + 1
+        assert all(lr == pytest.approx((step - 1) / 1000) and loss == step - 1 for step, lr, loss in steps)
+        assert not n or (steps[0][0], steps[-1][0]) == (1, n)
+
+
 def test_tensorboard_has_the_curves(quick):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     run = train_run(**quick, epochs=3, log="tensorboard")
