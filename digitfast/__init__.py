@@ -21,6 +21,7 @@ _HOMES = {  # module: the public names in it; each module is imported when one o
     "reading": ["read_digit", "read_digits"],
     "run_folders": ["find_run", "list_runs"],
     "runs": ["train_run", "resume_run"],
+    "report_page": ["write_report"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = ["__version__", *_HOME]

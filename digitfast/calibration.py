@@ -38,6 +38,18 @@ def fit_temperature(
     return math.exp(minimize_scalar(surprise, bounds=(-limit, limit), method="bounded").x)
 
 
+def reliability(
+    chances: torch.Tensor,  # `[n, classes + 1]` from `probabilities`
+    labels: torch.Tensor,  # int64 `[n]`
+    bins: int = 15,
+) -> torch.Tensor:  # float64 `[bins, 3]`: the answers in each, the sum of their probabilities, how many are right
+    "Answers by their probability, in bins of equal width."
+    sure, answer = chances[:, :-1].max(dim=1)
+    columns = torch.stack([torch.ones_like(sure), sure, (answer == labels).double()], dim=1)
+    which = (sure * bins).long().clamp(0, bins - 1)
+    return torch.zeros(bins, 3, dtype=torch.float64).index_add_(0, which, columns)
+
+
 def expected_calibration_error(
     chances: torch.Tensor,  # `[n, classes + 1]` from `probabilities`
     labels: torch.Tensor,  # int64 `[n]`
@@ -47,11 +59,8 @@ def expected_calibration_error(
 
     Source: Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning" (2015).
     """
-    sure, answer = chances[:, :-1].max(dim=1)
-    right = (answer == labels).double()
-    which = (sure * bins).long().clamp(0, bins - 1)
-    gaps = torch.zeros(bins, dtype=torch.float64).index_add_(0, which, right - sure)
-    return float(gaps.abs().sum() / len(labels))
+    _, sure, right = reliability(chances, labels, bins).unbind(dim=1)
+    return float((right - sure).abs().sum() / len(labels))
 
 
 def accuracy_over_coverage(

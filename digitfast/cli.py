@@ -12,7 +12,8 @@ import typer
 
 from digitfast import __version__
 from digitfast.errors import BadSetting, DigitError
-from digitfast.registry import ARCHITECTURES, OPTIMIZERS, PRECISIONS, SCHEDULES
+from digitfast.options import NETWORK, Arch, AsJson, Bs, Images, Ink, Opt, Runs, RunsFolder, Seed, Size, Source, Steps
+from digitfast.registry import LOGS, PRECISIONS, SCHEDULES
 from digitfast.settings import PACKED_SETTINGS, named_runs, read_settings
 
 app = typer.Typer(
@@ -27,27 +28,6 @@ try:
     RUNS = list(named_runs(PACKED_SETTINGS))
 except DigitError:  # `fit --run` says what is wrong with the file
     RUNS = []
-
-Source = Annotated[str | None, typer.Option(
-    help="The digits: mnist (comes with digitfast), a fastai name such as MNIST_SAMPLE, the URL of an archive, or a "
-         "folder with training/ and testing/ (or train/ and valid/). Default: mnist.")]
-Arch = Annotated[str | None, typer.Option(
-    help=f"Architecture: {', '.join(ARCHITECTURES)}; also torchvision's and, where it is installed, timm's others. "
-         "Default: digitnet.")]
-Opt = Annotated[str | None, typer.Option(help=f"Optimiser: {', '.join(OPTIMIZERS)}. Default: adam.")]
-Bs = Annotated[int | None, typer.Option(help="Images a batch. Default: 128.")]
-Size = Annotated[int | None, typer.Option(help="Side of the images that the network sees, in pixels. Default: 28.")]
-Seed = Annotated[int | None, typer.Option(help="Of weights, order and held-out images. Default: 42.")]
-Runs = Annotated[str | None, typer.Option("--runs", help="Folder of the run folders. Default: runs.")]
-_NETWORK = ("name or folder of a run, a .safetensors or a .pkl. A .pkl can run code when opened: open only files that "
-            "you trust. Default: the network that comes with digitfast.")
-Images = Annotated[list[str], typer.Argument(
-    metavar="[RUN|FILE] IMAGE...", help="Photos, scans, drawings; a folder stands for all pictures in it. Before them "
-                                        "may stand a network: " + _NETWORK)]
-AsJson = Annotated[bool, typer.Option("--json", help="A JSON list, one entry a picture, with probabilities and boxes.")]
-Ink = Annotated[str, typer.Option(help="dark or light, against its paper; auto: whichever the picture shows.")]
-Steps = Annotated[Path | None, typer.Option(help="PNG to draw the way from the picture to what the network saw into.")]
-RunsFolder = Annotated[str, typer.Option("--runs", help="Folder of the run folders.")]
 
 
 @app.command()
@@ -90,6 +70,9 @@ def fit(
         help="Name of the run folder; a number is added where it is taken. "
              "Default: the named run's or the architecture's.")] = None,
     runs: Runs = None,
+    log: Annotated[str | None, typer.Option(
+        help=f"Write curves for {', '.join(LOGS)} as well, into a folder of the run folder. history.csv and steps.csv "
+             "are always there. Default: none.")] = None,
     run: Annotated[str | None, typer.Option(
         help="A named run, whose settings the options here override: a section of settings.ini, or "
              f"{', '.join(RUNS)}.")] = None,
@@ -112,12 +95,9 @@ def fit(
                          + ", --".join(key.replace("_", "-") for key in others))
     else:
         done = resume_run(resume, runs or "runs")
-    result, seconds = done.summary, done.summary["seconds"]
-    low, high = result["accuracy_interval_95"]
-    print(f"accuracy {result['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}) on "
-          f"{result['validation_images']:,} images of {result['validated_on']}\n"
-          f"{seconds['total']:.1f} s, of which {seconds['training']:.1f} s training and validation\n"
-          f"saved in {done.path}")
+    took = done.summary["seconds"]
+    print(f"{_accuracy_line(done.summary)}\n{took['total']:.1f} s, of which {took['training']:.1f} s training and "
+          f"validation\nsaved in {done.path}")
 
 
 @app.command()
@@ -140,7 +120,7 @@ def lr_find(
 
 @app.command()
 def evaluate(
-    target: Annotated[str | None, typer.Argument(metavar="[RUN|FILE]", help=_NETWORK.capitalize())] = None,
+    target: Annotated[str | None, typer.Argument(metavar="[RUN|FILE]", help=NETWORK.capitalize())] = None,
     source: Annotated[str | None, typer.Option(
         help="Digits to test on, as for fit; a folder may also hold the class folders themselves. "
              "Default: what the run was trained on; mnist for a FILE that lies in no run folder.")] = None,
@@ -172,6 +152,21 @@ def evaluate(
         print("".join(str(cell).rjust(width) for cell in [label, *row]))
     if mistakes := evidence.most_confused():
         print("\nmost often: " + ", ".join(f"{a} taken for {p} ({count})" for a, p, count in mistakes))
+
+
+@app.command()
+def report(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Name or folder of a run.")],
+    to: Annotated[Path | None, typer.Option(
+        help="File to write: .html. Default: report.html in the run folder.")] = None,
+    runs: RunsFolder = "runs",
+):
+    "One page with pictures of all that is known of a run: curves, mistakes, calibration, labels that look wrong."
+    from digitfast.report_page import write_report
+    from digitfast.run_folders import find_run
+    found = find_run(run, runs)
+    print(write_report(found, to))
+    print(_accuracy_line(found.summary))
 
 
 @app.command()
@@ -281,6 +276,12 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
     if version:
         print(f"digitfast {__version__}")
         raise typer.Exit
+
+
+def _accuracy_line(summary: dict) -> str:
+    low, high = summary["accuracy_interval_95"]
+    return (f"accuracy {summary['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}) on "
+            f"{summary['validation_images']:,} images of {summary['validated_on']}")
 
 
 def _network_and_images(targets: list[str], runs: str):

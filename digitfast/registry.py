@@ -1,6 +1,6 @@
-"""Names of architectures, optimisers and schedules, and what each stands for.
+"""Names of architectures, optimisers, schedules and logs, and what each stands for.
 
-An entry of the first two is `name: "module:attribute"`, as in an entry point, so that listing the names (for `--help`,
+An entry is `name: "module:attribute"`, as in an entry point, so that listing the names (for `--help`,
 for an error) imports neither torch nor fastai.
 """
 import difflib
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
-from digitfast.errors import UnknownName
+from digitfast.errors import BadSetting, UnknownName
 
 _TORCHVISION = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "squeezenet1_0", "squeezenet1_1")
 _XRESNET = ("xresnet18", "xresnet34", "xresnet50", "xresnet101", "xresnet152")
@@ -38,6 +38,9 @@ OPTIMIZERS: dict[str, str] = {
 #: Floating-point formats of the training passes.
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
+#: fastai's callbacks for the programs that draw curves, and folder in a run folder, by the name of the package.
+LOGS: dict[str, str] = {"tensorboard": "fastai.callback.tensorboard:TensorBoardCallback"}
+
 #: The method of `Learner` that trains by it.
 SCHEDULES: dict[str, str] = {"one_cycle": "fit_one_cycle", "constant": "fit"}
 
@@ -61,3 +64,13 @@ def optimizer(name: str) -> Any:
     if name not in OPTIMIZERS:
         raise unknown("optimiser", name, OPTIMIZERS)
     return resolve(OPTIMIZERS[name])
+
+
+def log_callback(name: str) -> Any:
+    "The fastai callback registered under `name`. Raises: `UnknownName`, `BadSetting` where its package is missing."
+    if name not in LOGS:
+        raise unknown("log", name, LOGS)
+    try:
+        return resolve(LOGS[name])
+    except ImportError as e:
+        raise BadSetting(f"log={name!r} needs the package {name}: pip install 'digitfast[{name}]'") from e

@@ -2,7 +2,7 @@
 import csv
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,8 @@ from digitfast.errors import BadSetting, RunNotFound
 from digitfast.files import whole_file
 from digitfast.settings import FILE
 
-LEARNER, HISTORY, SUMMARY = "learner.pkl", "history.csv", "summary.json"
+LEARNER, HISTORY, STEPS, SUMMARY = "learner.pkl", "history.csv", "steps.csv", "summary.json"
+KEPT_STEPS = 2000  # lines of a steps.csv, or a few more
 CHECKPOINTS = "checkpoints"  # folder in that of a run that is not finished
 
 
@@ -33,6 +34,13 @@ class Run:
         "One row an epoch, as written in history.csv."
         with open(self.path / HISTORY, newline="") as file:
             return list(csv.DictReader(file))
+
+    def steps(self) -> list[tuple[int, float, float]]:
+        "Step, learning rate and running mean of the loss, as written in steps.csv; none for a run without that file."
+        if not (self.path / STEPS).is_file():
+            return []
+        with open(self.path / STEPS, newline="") as file:
+            return [(int(row["step"]), float(row["lr"]), float(row["loss"])) for row in csv.DictReader(file)]
 
 
 def new_folder(
@@ -95,6 +103,19 @@ def unfinished_runs(
     "The folders of the runs that are not finished: they still train, or were stopped."
     return sorted(folder.parent for folder in Path(runs).glob(f"*/{CHECKPOINTS}")
                   if not (folder.parent / SUMMARY).exists())
+
+
+def write_steps(
+    folder: Path,  # of the run
+    lrs: Sequence[float],  # learning rate of each step
+    losses: Sequence[float],  # loss of each, a running mean as fastai's `Recorder` keeps it
+) -> None:
+    "Write steps.csv: every step, or of a long training every so-manieth and the last."
+    n = len(lrs)
+    kept = [*range(0, n - 1, -(-n // KEPT_STEPS)), n - 1] if n else []
+    with open(folder / STEPS, "w", newline="") as file:
+        csv.writer(file).writerows([("step", "lr", "loss"),
+                                    *((i + 1, f"{lrs[i]:.6g}", f"{float(losses[i]):.6g}") for i in kept)])
 
 
 def export_run(

@@ -32,7 +32,7 @@ from digitfast.files import whole_file
 from digitfast.learners import digit_learner
 from digitfast.loaders import SPLITS, ResidentDL, digit_dls, find_splits
 from digitfast.non_digits import non_digits as non_digit_images
-from digitfast.registry import optimizer
+from digitfast.registry import log_callback, optimizer
 from digitfast.run_folders import (
     CHECKPOINTS,
     HISTORY,
@@ -43,6 +43,7 @@ from digitfast.run_folders import (
     new_folder,
     only_process,
     unfinished_folder,
+    write_steps,
 )
 from digitfast.saving import save_learner
 from digitfast.settings import FILE, read_settings, write_settings
@@ -82,8 +83,9 @@ def train_run(
     seed: int = 42,  # of the weights, the order of the images and the choice of held-out ones
     name: str | None = None,  # of the run folder; None: the architecture's. A number is added where it is taken
     runs: str = "runs",  # folder of the run folders
+    log: str | None = None,  # tensorboard: its event files as well, in the run folder; None: none
 ) -> Run:
-    """Train a network from digits to a run folder with learner.pkl, settings.ini, history.csv and summary.json.
+    """Train a network from digits to a run folder: learner.pkl, settings.ini, history.csv, steps.csv and summary.json.
 
     Checkpoints are kept in it while it trains: `resume_run` goes on from the last one. The folder of a run that fails
     or is interrupted before the first one is removed. summary.json is written last, so a folder without one is no
@@ -131,6 +133,8 @@ def _prepare(settings: dict[str, Any]) -> tuple[Learner, list, dict[str, Any]]:
     check_seed(given.seed)
     opt_func, moms = _optimizer(given.opt, given.mom)
     _check_amounts(given.wd, given.non_digits)
+    if given.log:
+        log_callback(given.log)
     batch_tfms = [*([RandomAffine(given.augment)] if given.augment else []),
                   *([RandomPen(given.pen)] if given.pen else [])]
     cbs = [History(HISTORY), *([LabelSmoothing(given.label_smoothing)] if given.label_smoothing else []),
@@ -151,19 +155,19 @@ def _train(folder: Path, settings: dict[str, Any], learn: Learner, cbs: list, st
     "Train `learn`, from its last checkpoint on if there is one, and write down what came of it."
     given, dls = SimpleNamespace(**settings), learn.dls
     learn.path = folder
+    if given.log:
+        cbs.append(log_callback(given.log)(folder / given.log, trace_model=False, log_preds=False))
     checksum = dls.checksum()
     known = {key: value for key, value in settings.items() if key not in ("name", "runs")}  # a folder can be moved
     ready = time.perf_counter()
     try:
         with checkpointed(learn, folder / CHECKPOINTS, {**known, "the checksum of the data": checksum}) as checkpoints:
             train_learner(learn, given.epochs, given.lr, given.schedule, given.precision, cbs=cbs)
+        write_steps(folder, learn.recorder.lrs, learn.recorder.losses)
         summary = {
             "run": folder.name, "settings": settings,
-            **_results(learn),
-            "validated_on": "held-out training images" if given.holdout else "the test split",
-            **({"calibration": _calibration(learn, bool(given.non_digits))} if given.holdout else {}),
+            **_results(learn, bool(given.holdout), bool(given.non_digits)),
             "precision": choose_precision(given.precision, learn.model, dls.device),
-            "parameters": sum(p.numel() for p in learn.model.parameters()),
             "seconds": {"preparation": round(ready - start, 2), "training": round(checkpoints.seconds, 2)},
             "data": {"path": str(dls.path), "sha256": checksum, "training_images": len(dls.train_ds)},
             **circumstances(dls.device),
@@ -265,8 +269,8 @@ def _calibration(learn: Learner, no_digit: bool) -> dict[str, float]:
             "without_temperature": round(expected_calibration_error(before, labels), 5)}
 
 
-def _results(learn: Learner) -> dict[str, Any]:
-    "Losses and accuracy of the last epoch, the accuracy with its 95 % interval."
+def _results(learn: Learner, holdout: bool, no_digit: bool) -> dict[str, Any]:
+    "Losses and accuracy of the last epoch, the accuracy with its 95 % interval, and what held-out images say."
     last = dict(zip(learn.recorder.metric_names[1:-1], learn.recorder.values[-1], strict=True))
     if not all(map(math.isfinite, last.values())):
         warnings.warn("the loss is not a number: training has diverged; take a smaller lr", stacklevel=3)
@@ -274,4 +278,7 @@ def _results(learn: Learner) -> dict[str, Any]:
     low, high = accuracy_interval(round(last["accuracy"] * n), n)
     losses = {key: value if math.isfinite(value) else None for key, value in last.items()}
     return {"accuracy": last["accuracy"], "accuracy_interval_95": [low, high], "validation_images": n,
-            "validation_loss": losses["valid_loss"], "training_loss": losses["train_loss"]}
+            "validation_loss": losses["valid_loss"], "training_loss": losses["train_loss"],
+            "validated_on": "held-out training images" if holdout else "the test split",
+            **({"calibration": _calibration(learn, no_digit)} if holdout else {}),
+            "parameters": sum(p.numel() for p in learn.model.parameters())}

@@ -4,7 +4,13 @@ import math
 import pytest
 import torch
 
-from digitfast.calibration import accuracy_over_coverage, expected_calibration_error, fit_temperature, probabilities
+from digitfast.calibration import (
+    accuracy_over_coverage,
+    expected_calibration_error,
+    fit_temperature,
+    probabilities,
+    reliability,
+)
 
 
 def drawn(temperature, no_digit=False, n=20_000):
@@ -64,6 +70,11 @@ def test_calibration_error_by_hand():
     in_fifths = (abs(1 - 0.9 + 0 - 0.81) + abs(1 - 0.61 + 1 - 0.65)) / 4
     assert expected_calibration_error(chances, labels, bins=1) == pytest.approx(whole)
     assert expected_calibration_error(sure(0.9, 0.81, 0.61, 0.65), labels, bins=5) == pytest.approx(in_fifths)
+
+
+def test_reliability_by_hand():
+    rows = reliability(sure(0.9, 0.8, 0.6, 0.55), torch.tensor([0, 1, 0, 0]), bins=4)
+    assert torch.allclose(rows, torch.tensor([[0, 0, 0], [0, 0, 0], [2, 1.15, 2], [2, 1.7, 1]]).double())
 
 
 def test_calibration_error_at_the_ends():

@@ -17,7 +17,7 @@ from PIL import Image
 from digitfast import cli, train_run
 from digitfast.registry import ARCHITECTURES, OPTIMIZERS
 
-COMMANDS = ["fit", "lr-find", "evaluate", "predict", "export", "data", "runs", "bench"]
+COMMANDS = ["fit", "lr-find", "evaluate", "report", "predict", "export", "data", "runs", "bench"]
 DIGITFAST = [sys.executable, "-m", "digitfast"]
 
 
@@ -53,6 +53,17 @@ def test_fit_evaluate_predict_export(run_cli, fitted, digits, tmp_path):
     assert code == 1 and "mine.pkl exists" in err
     code, out, err = run_cli("runs")
     assert code == 0 and out.splitlines()[1].split()[:2] == ["simple", accuracy]
+
+
+def test_report(run_cli, fitted, tmp_path):
+    code, out, err = run_cli("report", "simple", "--to", "mine.html")
+    path, line = out.splitlines()
+    assert code == 0 and path == "mine.html" and line in fitted and line.startswith("accuracy ")
+    assert "simple" in (tmp_path / "mine.html").read_text()
+    code, out, err = run_cli("report", "simple", "--to", "mine.txt")
+    assert code == 1 and one_line(err) and "a .html in a folder" in err
+    code, out, err = run_cli("report", "smiple")
+    assert code == 1 and one_line(err) and "simple" in err
 
 
 def test_flag_beats_section_beats_default(run_cli, digits, tmp_path):

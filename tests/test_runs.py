@@ -20,7 +20,8 @@ def quick(digits, tmp_path, monkeypatch):
 
 def test_run_folder_has_everything(quick, digits):
     run = train_run(**quick, epochs=3)
-    assert sorted(f.name for f in run.path.iterdir()) == ["history.csv", "learner.pkl", "settings.ini", "summary.json"]
+    assert sorted(f.name for f in run.path.iterdir()) == [
+        "history.csv", "learner.pkl", "settings.ini", "steps.csv", "summary.json"]
     summary = json.loads((run.path / "summary.json").read_text())
     assert summary == run.summary == find_run("simple").summary
     assert summary["data"]["sha256"] == folder_facts(digits)["sha256"]
@@ -29,6 +30,10 @@ def test_run_folder_has_everything(quick, digits):
     history = run.history()
     assert [row["epoch"] for row in history] == ["0", "1", "2"]
     assert float(history[-1]["accuracy"]) == summary["accuracy"]
+    steps = run.steps()
+    assert [step for step, _, _ in steps] == list(range(1, 3 * 9 + 1))
+    assert max(lr for _, lr, _ in steps) == pytest.approx(quick["lr"], rel=0.05) and steps[-1][1] < 1e-4
+    assert steps[-1][2] == pytest.approx(summary["training_loss"], rel=1e-4)
     low, high = summary["accuracy_interval_95"]
     if not torch.cuda.is_available():
         assert summary["precision"] == "fp32"  # what "auto" means for a network without convolutions, on a CPU
@@ -37,6 +42,36 @@ def test_run_folder_has_everything(quick, digits):
     loss, accuracy = learn.validate(dl=learn.dls.test_dl(digits / "testing", with_labels=True))
     assert accuracy == pytest.approx(summary["accuracy"])
     assert loss == pytest.approx(summary["validation_loss"], rel=1e-4)
+
+
+def test_a_long_training_keeps_some_of_its_steps(tmp_path):
+    from digitfast.run_folders import KEPT_STEPS, Run, write_steps
+    run = Run(tmp_path, {})
+    assert run.steps() == []  # runs of before this file
+    for n in (0, 1, KEPT_STEPS, KEPT_STEPS + 1, 5 * KEPT_STEPS - 1):
+        write_steps(tmp_path, [i / 1000 for i in range(n)], [torch.tensor(float(i)) for i in range(n)])
+        steps = run.steps()
+        assert min(n, KEPT_STEPS / 2) <= len(steps) <= KEPT_STEPS + 1
+        assert all(lr == pytest.approx((step - 1) / 1000) and loss == step - 1 for step, lr, loss in steps)
+        assert not n or (steps[0][0], steps[-1][0]) == (1, n)
+
+
+def test_tensorboard_has_the_curves(quick):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    run = train_run(**quick, epochs=3, log="tensorboard")
+    read = EventAccumulator(str(run.path / "tensorboard"))
+    read.Reload()
+    history, steps = run.history(), run.steps()
+    for name in ("accuracy", "valid_loss"):
+        assert [e.value for e in read.Scalars(name)] == pytest.approx([float(row[name]) for row in history])
+        assert [e.step for e in read.Scalars(name)] == [9, 18, 27]
+    training = {e.step: e.value for e in read.Scalars("train_loss")}
+    assert training == pytest.approx({step: loss for step, _, loss in steps}, rel=1e-4)
+    rates = {e.step: e.value for e in read.Scalars("lr_0")}
+    assert rates == pytest.approx({step: lr for step, lr, _ in steps}, rel=1e-4)
+    plain = train_run(**quick, epochs=3)  # it changes nothing
+    assert plain.summary["validation_loss"] == run.summary["validation_loss"]
+    assert "TensorBoardCallback" not in {type(cb).__name__ for cb in run.learner().cbs}
 
 
 def weights(run):
@@ -150,6 +185,7 @@ def test_a_damaged_summary_hides_no_other_run(quick, tmp_path):
     ({"opt": "basic", "wd": 0.1}, BadSetting, "no weight decay"),
     ({"augment": -1.0}, BadSetting, "strength -1"), ({"augment": 9.0}, BadSetting, "strength 9"),
     ({"ema": 1.0}, BadSetting, "decay 1"), ({"label_smoothing": 1.0}, BadSetting, "smoothing of 1"),
+    ({"log": "tensorbord"}, UnknownName, "Did you mean tensorboard"),
     ({"precision": "bf6"}, UnknownName, "Did you mean bf16"),
     pytest.param({"precision": "fp16"}, BadSetting, "GPU", marks=pytest.mark.skipif(
         torch.cuda.is_available(), reason="a GPU takes fp16")),

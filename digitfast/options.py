@@ -1,0 +1,28 @@
+"""What several commands ask for, explained once."""
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from digitfast.registry import ARCHITECTURES, OPTIMIZERS
+
+Source = Annotated[str | None, typer.Option(
+    help="The digits: mnist (comes with digitfast), a fastai name such as MNIST_SAMPLE, the URL of an archive, or a "
+         "folder with training/ and testing/ (or train/ and valid/). Default: mnist.")]
+Arch = Annotated[str | None, typer.Option(
+    help=f"Architecture: {', '.join(ARCHITECTURES)}; also torchvision's and, where it is installed, timm's others. "
+         "Default: digitnet.")]
+Opt = Annotated[str | None, typer.Option(help=f"Optimiser: {', '.join(OPTIMIZERS)}. Default: adam.")]
+Bs = Annotated[int | None, typer.Option(help="Images a batch. Default: 128.")]
+Size = Annotated[int | None, typer.Option(help="Side of the images that the network sees, in pixels. Default: 28.")]
+Seed = Annotated[int | None, typer.Option(help="Of weights, order and held-out images. Default: 42.")]
+Runs = Annotated[str | None, typer.Option("--runs", help="Folder of the run folders. Default: runs.")]
+NETWORK = ("name or folder of a run, a .safetensors or a .pkl. A .pkl can run code when opened: open only files that "
+            "you trust. Default: the network that comes with digitfast.")
+Images = Annotated[list[str], typer.Argument(
+    metavar="[RUN|FILE] IMAGE...", help="Photos, scans, drawings; a folder stands for all pictures in it. Before them "
+                                        "may stand a network: " + NETWORK)]
+AsJson = Annotated[bool, typer.Option("--json", help="A JSON list, one entry a picture, with probabilities and boxes.")]
+Ink = Annotated[str, typer.Option(help="dark or light, against its paper; auto: whichever the picture shows.")]
+Steps = Annotated[Path | None, typer.Option(help="PNG to draw the way from the picture to what the network saw into.")]
+RunsFolder = Annotated[str, typer.Option("--runs", help="Folder of the run folders.")]
