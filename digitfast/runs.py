@@ -200,11 +200,11 @@ def _non_digits(dls: DataLoaders, seed: int) -> torch.Tensor:
 def _calibration(learn: Learner, no_digit: bool) -> dict[str, float]:
     "What held-out images say of the probabilities: the temperature that makes them right, and where to say \"unsure\"."
     with learn.no_bar():
-        outputs, labels = learn.get_preds(dl=learn.dls.valid, act=noop)
+        outputs, labels = (t.numpy() for t in learn.get_preds(dl=learn.dls.valid, act=noop))
     temperature = fit_temperature(outputs, labels, no_digit)
     before, after = (probabilities(outputs, t, no_digit) for t in (1.0, temperature))
     return {"temperature": round(temperature, 4),
-            "threshold": round(float(after[:, :-1].amax(1).quantile(REFUSED)), 4),
+            "threshold": round(float(np.quantile(after[:, :-1].max(1), REFUSED)), 4),
             "expected_calibration_error": round(expected_calibration_error(after, labels), 5),
             "without_temperature": round(expected_calibration_error(before, labels), 5)}
 

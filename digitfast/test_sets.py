@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from sklearn.datasets import load_digits
 
@@ -148,9 +147,9 @@ def _show_refused(show, predictor: Predictor, fonts: dict[str, Path], rng: np.ra
 
 def _show_trust(show, mnist: Answers) -> None:
     "How far the probabilities for MNIST's test images can be believed."
-    chances, labels = torch.from_numpy(mnist.chances), torch.from_numpy(mnist.labels)
-    show(f"expected calibration error on MNIST's test images: {expected_calibration_error(chances, labels):.2%}")
-    covered = accuracy_over_coverage(chances, labels)
+    error, covered = (measure(mnist.chances, mnist.labels) for measure in (expected_calibration_error,
+                                                                           accuracy_over_coverage))
+    show(f"expected calibration error on MNIST's test images: {error:.2%}")
     show("accuracy among the surest: " + ", ".join(f"{a:.2%} of {part:.0%}" for part, a in covered.items()))
 
 
