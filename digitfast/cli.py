@@ -39,14 +39,16 @@ Bs = Annotated[int | None, typer.Option(help="Images a batch. Default: 128.")]
 Size = Annotated[int | None, typer.Option(help="Side of the images that the network sees, in pixels. Default: 28.")]
 Seed = Annotated[int | None, typer.Option(help="Of weights, order and held-out images. Default: 42.")]
 Runs = Annotated[str | None, typer.Option("--runs", help="Folder of the run folders. Default: runs.")]
-_NETWORK = ("name or folder of a run, a .safetensors or a .pkl. A .pkl can run code when opened: open only files that "
-            "you trust. Default: the network that comes with digitfast.")
+_NETWORK = ("name or folder of a run, a .safetensors, an .onnx (which answers soonest) or, with --trust, a .pkl. "
+            "Default: the network that comes with digitfast.")
 Images = Annotated[list[str], typer.Argument(
     metavar="[RUN|FILE] IMAGE...", help="Photos, scans, drawings; a folder stands for all pictures in it. Before them "
                                         "may stand a network: " + _NETWORK)]
 AsJson = Annotated[bool, typer.Option("--json", help="A JSON list, one entry a picture, with probabilities and boxes.")]
 Ink = Annotated[str, typer.Option(help="dark or light, against its paper; auto: whichever the picture shows.")]
 Steps = Annotated[Path | None, typer.Option(help="PNG to draw the way from the picture to what the network saw into.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Open a .pkl, though it can run any code: you know who made it. "
+                                     "Other files cannot.")]
 RunsFolder = Annotated[str, typer.Option("--runs", help="Folder of the run folders.")]
 
 
@@ -134,26 +136,23 @@ def evaluate(
     target: Annotated[str | None, typer.Argument(metavar="[RUN|FILE]", help=_NETWORK.capitalize())] = None,
     source: Annotated[str | None, typer.Option(
         help="Digits to test on, as for fit; a folder may also hold the class folders themselves. "
-             "Default: what the run was trained on; mnist for a FILE that lies in no run folder.")] = None,
+             "Default: what the network was trained on; mnist for a .pkl that lies in no run folder.")] = None,
     sets: Annotated[bool, typer.Option("--sets", help="Instead, a table over MNIST, other people's digits, handwriting "
                                        "fonts, synthetic photos, and what is no digit. Some minutes.")] = False,
+    trust: Trust = False,
     runs: RunsFolder = "runs",
 ):
     "Accuracy on the test images with its 95 % interval, and which digits are mistaken for which."
     from digitfast.answers import open_network
-    network = open_network(target, runs)
+    predictor = open_network(target, runs, trust)
     if sets:
         from digitfast.test_sets import evaluate_sets
-        evaluate_sets(network.for_pictures(), lambda line: print(line, flush=True))
+        evaluate_sets(predictor, lambda line: print(line, flush=True))
         return
     from digitfast.runs import test_folder
-    folder = test_folder(source or network.source)
-    if network.learn:
-        from digitfast.evaluation import evaluate_learner
-        evidence = evaluate_learner(network.learn, folder)
-    else:
-        from digitfast.test_sets import evaluate_pictures
-        evidence = evaluate_pictures(network.predictor, folder)
+    from digitfast.test_sets import evaluate_pictures
+    folder = test_folder(source or predictor.source)
+    evidence = evaluate_pictures(predictor, folder, predictor.form != "mnist" or source in (None, predictor.source))
     low, high = evidence.interval
     print(f"accuracy {evidence.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), loss {evidence.loss:.4f}, "
           f"{evidence.n:,} images of {folder}")
@@ -170,20 +169,17 @@ def predict(
     images: Images,
     as_json: AsJson = False,
     as_is: Annotated[bool, typer.Option("--as-is", help="The pictures are as those that the network was trained on: "
-                                        "MNIST's have light ink on a dark ground. So are those for a run that was "
+                                        "MNIST's have light ink on a dark ground. So are those for a network that was "
                                         "trained on other digits than mnist.")] = False,
     ink: Ink = "auto",
     steps: Steps = None,
+    trust: Trust = False,
     runs: RunsFolder = "runs",
 ):
     "The digit in each picture and its probability, or that it is unsure, or no digit. For numbers see: digitfast read"
     from digitfast.answers import digit_line, predict_pictures
-    network, images = _network_and_images(images, runs)
-    if network.learn and (as_is or network.source != "mnist"):
-        from digitfast.evaluation import predict_files
-        answers = predict_files(network.learn, images)
-    else:
-        answers = predict_pictures(images, network.for_pictures(), ink, as_is, steps)
+    predictor, images = _network_and_images(images, runs, trust)
+    answers = predict_pictures(images, predictor, ink, as_is or predictor.form != "mnist", steps)
     _print_answers(answers, as_json, digit_line)
 
 
@@ -194,25 +190,36 @@ def read(
     boxes: Annotated[Path | None, typer.Option(help="PNG to draw the picture with a box for each digit into.")] = None,
     ink: Ink = "auto",
     steps: Steps = None,
+    trust: Trust = False,
     runs: RunsFolder = "runs",
 ):
     "The numbers in each picture, line by line, and how sure each digit is; ? stands for a mark that may be one."
     from digitfast.answers import number_lines, read_pictures
-    network, images = _network_and_images(images, runs)
-    answers = read_pictures(images, network.for_pictures(), ink, boxes, steps)
+    predictor, images = _network_and_images(images, runs, trust)
+    answers = read_pictures(images, predictor, ink, boxes, steps)
     _print_answers(answers, as_json, number_lines)
 
 
 @app.command()
 def export(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Name or folder of a run.")],
-    to: Annotated[Path | None, typer.Option(help="File to write: .pkl, or .safetensors, which holds no code. "
-                                            "Default: RUN.pkl.")] = None,
+    to: Annotated[Path | None, typer.Option(help="File to write: .safetensors; .onnx, which answers without torch; "
+                                            ".pkl for fastai, which can hold code. Default: RUN.safetensors.")] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="An .onnx that computes in integers of 8 bits, and its accuracy "
+                                       "beside that of the network as it was trained.")] = False,
     runs: RunsFolder = "runs",
 ):
-    "Copy a run's network to one file: a .pkl for fastai's load_learner, or a .safetensors for predict and read here."
-    from digitfast.run_folders import export_run
-    print(export_run(run, to, runs))
+    "Copy a run's network to one file, for predict, read and evaluate here or for others."
+    from digitfast.run_folders import export_run, find_run
+    file = export_run(run, to, runs, int8)
+    print(file)
+    if int8:
+        from digitfast.predictor import open_predictor
+        from digitfast.runs import test_folder
+        from digitfast.test_sets import evaluate_pictures
+        for name, predictor in (("float32", find_run(run, runs).predictor()), ("int8", open_predictor(file))):
+            evidence = evaluate_pictures(predictor, test_folder(predictor.source), as_is=True)
+            print(f"{name:8} accuracy {evidence.accuracy:.2%} on {evidence.n:,} test images")
 
 
 @app.command()
@@ -272,14 +279,14 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
         raise typer.Exit
 
 
-def _network_and_images(targets: list[str], runs: str):
+def _network_and_images(targets: list[str], runs: str, trust: bool):
     "The network that the first of `targets` names, or digitfast's own, and the pictures."
     from digitfast.answers import is_network, open_network
     word = Path(targets[0])
     named = is_network(word, runs) or (len(targets) > 1 and not word.suffix and not word.exists())  # a mistyped run
     if named and len(targets) == 1:
         raise BadSetting(f"{targets[0]} is a network; name pictures behind it")
-    return open_network(targets[0] if named else None, runs), targets[1:] if named else targets
+    return open_network(targets[0] if named else None, runs, trust), targets[1:] if named else targets
 
 
 def _print_answers(answers: list[dict], as_json: bool, lines) -> None:

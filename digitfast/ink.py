@@ -1,5 +1,10 @@
 """A grey picture of paper with writing → the ink alone, without paper, shadows, ruled lines and what lies around."""
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -7,8 +12,10 @@ from scipy import ndimage
 
 from digitfast.digit_form import stroke_width
 from digitfast.errors import BadSetting
-from digitfast.ink_net import ink_chances
+from digitfast.onnx_files import open_session
 
+PACKED = Path(__file__).parent / "data" / "ink.onnx"  # the network of ink_net.py, for where there is no torch
+COARSEST = 32  # pixels: the network takes sides that are multiples of this
 INKS = ("auto", "dark", "light")  # what a picture's ink can be, against its paper
 SMALL = 64  # pixels: below this side a picture is one digit cut out, without lines or uneven light
 LEAST = 0.06  # contrast of the faintest ink that is looked for, as a part of the paper's brightness
@@ -88,3 +95,34 @@ def _is_dark(grey: np.ndarray) -> bool:
         lighter = small - ndimage.grey_opening(small, (window, window), mode="nearest")
         amount += float(darker[darker > least].sum() - lighter[lighter > least].sum()) / window**2
     return amount >= 0
+
+
+def ink_chances(
+    grey: np.ndarray,  # uint8 `[h, w]`, ink darker than paper
+) -> np.ndarray:  # float32 `[h, w]`
+    "For each pixel the part of it that is ink, 0..1, as the network that comes with digitfast sees it."
+    h, w = grey.shape
+    padded = np.pad(grey, ((0, -h % COARSEST), (0, -w % COARSEST)), mode="edge")
+    return _network()(padded[None])[0, :h, :w]
+
+
+@cache
+def _network() -> Callable[[np.ndarray], np.ndarray]:
+    "The network: onnxruntime's, which is there at once, unless torch is there already or onnxruntime is not installed."
+    return _of_torch() if "torch" in sys.modules or not find_spec("onnxruntime") else _of_onnxruntime()
+
+
+def _of_onnxruntime() -> Callable[[np.ndarray], np.ndarray]:
+    session = open_session(PACKED.read_bytes(), PACKED)
+    return lambda grey: session.run(None, {"grey": grey})[0]
+
+
+def _of_torch() -> Callable[[np.ndarray], np.ndarray]:
+    import torch
+
+    from digitfast.ink_net import open_ink_net
+
+    def chances(grey: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return open_ink_net()(torch.from_numpy(grey)).numpy()
+    return chances

@@ -6,6 +6,7 @@ import shutil
 import time
 import warnings
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -31,8 +32,9 @@ from digitfast.files import whole_file
 from digitfast.learners import digit_learner
 from digitfast.loaders import SPLITS, ResidentDL, digit_dls, find_splits
 from digitfast.non_digits import non_digits as non_digit_images
+from digitfast.predictor import predictor_of, save_predictor
 from digitfast.registry import optimizer
-from digitfast.run_folders import HISTORY, LEARNER, SUMMARY, Run, new_folder
+from digitfast.run_folders import HISTORY, LEARNER, MODEL, SUMMARY, Run, new_folder
 from digitfast.saving import save_learner
 from digitfast.settings import FILE, write_settings
 from digitfast.sources import digits_path
@@ -71,7 +73,7 @@ def train_run(
     name: str | None = None,  # of the run folder; None: the architecture's. A number is added where it is taken
     runs: str = "runs",  # folder of the run folders
 ) -> Run:
-    """Train a network from digits to a run folder with learner.pkl, settings.ini, history.csv and summary.json.
+    """Train a network from digits to a run folder: its network twice, settings.ini, history.csv and summary.json.
 
     The folder of a run that fails or is interrupted is removed; summary.json is written last, so a folder without one
     is no finished run. Nothing is ever overwritten.
@@ -114,14 +116,15 @@ def train_run(
             "data": {"path": str(path), "sha256": dls.checksum(), "training_images": len(dls.train_ds)},
             **circumstances(dls.device),
         }
-        save_learner(learn, folder / LEARNER)
+        written = sha256(save_learner(learn, folder / LEARNER).read_bytes()).hexdigest()
+        save_predictor(predictor_of(learn, summary), folder / MODEL)
         summary["seconds"]["total"] = round(time.perf_counter() - start, 2)
         with whole_file(folder / SUMMARY) as part:
             part.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return Run(folder, summary)
+    return Run(folder, summary, written)
 
 
 def find_lr(
