@@ -7,8 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import scipy  # scipy.ndimage comes when it is first used: it takes longer than an answer
 from PIL import Image
-from scipy import ndimage
 
 from digitfast.digit_form import stroke_width
 from digitfast.errors import BadSetting
@@ -87,12 +87,12 @@ def _is_dark(grey: np.ndarray) -> bool:
     only in larger ones: so the small ones count for more.
     """
     small = np.asarray(Image.fromarray(grey).reduce(max(1, max(grey.shape) // 400)), np.float32)
-    grain = small - ndimage.median_filter(small, 3)
+    grain = small - scipy.ndimage.median_filter(small, 3)
     least = max(255 * LEAST, 6 * 1.48 * float(np.median(np.abs(grain))))
     amount = 0.0
     for window in (3, 5, 9, 17, 33, 65):
-        darker = ndimage.grey_closing(small, (window, window), mode="nearest") - small
-        lighter = small - ndimage.grey_opening(small, (window, window), mode="nearest")
+        darker = scipy.ndimage.grey_closing(small, (window, window), mode="nearest") - small
+        lighter = small - scipy.ndimage.grey_opening(small, (window, window), mode="nearest")
         amount += float(darker[darker > least].sum() - lighter[lighter > least].sum()) / window**2
     return amount >= 0
 
