@@ -47,6 +47,19 @@ def is_network(
     return any((folder / "summary.json").is_file() for folder in (path, Path(runs) / path))
 
 
+def network_and_pictures(
+    targets: list[str],  # pictures, and before them perhaps a network
+    runs: str | Path = "runs",  # as for `open_network`
+    trust: bool = False,
+) -> tuple[Predictor, list[str]]:
+    "The network that the first of `targets` names, or digitfast's own, and the pictures. Raises: as `open_network`."
+    word = Path(targets[0])
+    named = is_network(word, runs) or (len(targets) > 1 and not word.suffix and not word.exists())  # a mistyped run
+    if named and len(targets) == 1:
+        raise BadSetting(f"{targets[0]} is a network; name pictures behind it")
+    return open_network(targets[0] if named else None, runs, trust), targets[1:] if named else targets
+
+
 def predict_pictures(
     images: Iterable[str | Path],  # files, and folders that stand for all pictures in them
     predictor: Predictor | None = None,  # None: the network that comes with digitfast

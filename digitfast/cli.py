@@ -177,8 +177,8 @@ def predict(
     runs: RunsFolder = "runs",
 ):
     "The digit in each picture and its probability, or that it is unsure, or no digit. For numbers see: digitfast read"
-    from digitfast.answers import digit_line, predict_pictures
-    predictor, images = _network_and_images(images, runs, trust)
+    from digitfast.answers import digit_line, network_and_pictures, predict_pictures
+    predictor, images = network_and_pictures(images, runs, trust)
     answers = predict_pictures(images, predictor, ink, as_is or predictor.form != "mnist", steps)
     _print_answers(answers, as_json, digit_line)
 
@@ -194,8 +194,8 @@ def read(
     runs: RunsFolder = "runs",
 ):
     "The numbers in each picture, line by line, and how sure each digit is; ? stands for a mark that may be one."
-    from digitfast.answers import number_lines, read_pictures
-    predictor, images = _network_and_images(images, runs, trust)
+    from digitfast.answers import network_and_pictures, number_lines, read_pictures
+    predictor, images = network_and_pictures(images, runs, trust)
     answers = read_pictures(images, predictor, ink, boxes, steps)
     _print_answers(answers, as_json, number_lines)
 
@@ -277,16 +277,6 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
     if version:
         print(f"digitfast {__version__}")
         raise typer.Exit
-
-
-def _network_and_images(targets: list[str], runs: str, trust: bool):
-    "The network that the first of `targets` names, or digitfast's own, and the pictures."
-    from digitfast.answers import is_network, open_network
-    word = Path(targets[0])
-    named = is_network(word, runs) or (len(targets) > 1 and not word.suffix and not word.exists())  # a mistyped run
-    if named and len(targets) == 1:
-        raise BadSetting(f"{targets[0]} is a network; name pictures behind it")
-    return open_network(targets[0] if named else None, runs, trust), targets[1:] if named else targets
 
 
 def _print_answers(answers: list[dict], as_json: bool, lines) -> None:

@@ -116,15 +116,14 @@ def train_run(
             "data": {"path": str(path), "sha256": dls.checksum(), "training_images": len(dls.train_ds)},
             **circumstances(dls.device),
         }
-        written = sha256(save_learner(learn, folder / LEARNER).read_bytes()).hexdigest()
-        save_predictor(predictor_of(learn, summary), folder / MODEL)
+        run = _kept(learn, folder, summary)
         summary["seconds"]["total"] = round(time.perf_counter() - start, 2)
         with whole_file(folder / SUMMARY) as part:
             part.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return Run(folder, summary, written)
+    return run
 
 
 def find_lr(
@@ -156,6 +155,13 @@ def find_lr(
         figure.savefig(plot, dpi=120, bbox_inches="tight")
         plt.close(figure)
     return {name: float(rate) for name, rate in found._asdict().items()}
+
+
+def _kept(learn: Learner, folder: Path, summary: dict[str, Any]) -> Run:
+    "The run, once its network is in its folder: as fastai's .pkl, and as what can hold no code."
+    pickled = save_learner(learn, folder / LEARNER)
+    save_predictor(predictor_of(learn, summary), folder / MODEL)
+    return Run(folder, summary, sha256(pickled.read_bytes()).hexdigest())
 
 
 def test_folder(
