@@ -1,58 +1,39 @@
 """A network by its name, and its answers for pictures; one that cannot be read does not stop the others."""
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from digitfast.errors import BadImage, BadSetting, RunNotFound
 from digitfast.figures import check_figures, draw_boxes, draw_steps
 from digitfast.pictures import fit_square, one_line_name, read_grey
-from digitfast.predictor import SIDE, Predictor, open_predictor, predictor_of
+from digitfast.predictor import SUFFIXES, Predictor, open_predictor, predictor_of
 from digitfast.reading import Digit, read_digit, read_digits
 from digitfast.run_folders import find_run
 
 #: What a folder's pictures are known by.
-SUFFIXES = {".bmp", ".gif", ".heic", ".ico", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff",
+PICTURES = {".bmp", ".gif", ".heic", ".ico", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff",
             ".webp"}
 
 
-@dataclass(frozen=True, eq=False)
-class Network:
-    "A network as it was named: a `Predictor`, or a fastai `Learner` with what its run says of it."
-    predictor: Predictor | None = None
-    learn: Any = None
-    summary: dict[str, Any] | None = None  # of the run; None: it lies in no run folder
-
-    @property
-    def source(self) -> str:
-        "What it was trained on."
-        return self.summary["settings"]["source"] if self.summary else "mnist"
-
-    def for_pictures(self) -> Predictor:
-        "It as a `Predictor`. Raises: `BadSetting` for a network of images of another size."
-        return self.predictor or predictor_of(self.learn, self.summary)
-
-
 def open_network(
-    target: str | Path | None = None,  # name or folder of a run, a .safetensors or a .pkl; None: what digitfast brings
+    target: str | Path | None = None,  # name or folder of a run, a .safetensors, .onnx or .pkl; None: digitfast's own
     runs: str | Path = "runs",  # folder of the run folders
-) -> Network:
-    "The network of that name. A .pkl can run code: open only what you trust. Raises: `RunNotFound`, `BadData`."
+    trust: bool = False,  # whether code in a .pkl may be run
+) -> Predictor:
+    "The network of that name. Raises: `RunNotFound`, `BadData`, `BadSetting` for a .pkl that is not trusted."
     if target is None:
-        return Network(Predictor.packed())
-    if Path(target).suffix == ".safetensors":
-        return Network(open_predictor(target))
+        return Predictor.packed()
+    if Path(target).suffix in SUFFIXES:
+        return open_predictor(target)
     if not Path(target).is_file():
-        run = find_run(target, runs)
-        return Network(learn=run.learner(), summary=run.summary)
+        return find_run(target, runs).predictor()
     from digitfast.saving import open_learner  # so that the others need no fastai
     try:
         summary = find_run(Path(target).parent).summary
     except RunNotFound:
         summary = None
-    return Network(learn=open_learner(target), summary=summary)
+    return predictor_of(open_learner(target, trust), summary)
 
 
 def is_network(
@@ -61,16 +42,29 @@ def is_network(
 ) -> bool:
     "Whether `target` names a network, and not a picture."
     path = Path(target)
-    if path.is_file() or path.suffix in (".pkl", ".safetensors"):
-        return path.suffix in (".pkl", ".safetensors")
+    if path.is_file() or path.suffix in (*SUFFIXES, ".pkl"):
+        return path.suffix in (*SUFFIXES, ".pkl")
     return any((folder / "summary.json").is_file() for folder in (path, Path(runs) / path))
+
+
+def network_and_pictures(
+    targets: list[str],  # pictures, and before them perhaps a network
+    runs: str | Path = "runs",  # as for `open_network`
+    trust: bool = False,
+) -> tuple[Predictor, list[str]]:
+    "The network that the first of `targets` names, or digitfast's own, and the pictures. Raises: as `open_network`."
+    word = Path(targets[0])
+    named = is_network(word, runs) or (len(targets) > 1 and not word.suffix and not word.exists())  # a mistyped run
+    if named and len(targets) == 1:
+        raise BadSetting(f"{targets[0]} is a network; name pictures behind it")
+    return open_network(targets[0] if named else None, runs, trust), targets[1:] if named else targets
 
 
 def predict_pictures(
     images: Iterable[str | Path],  # files, and folders that stand for all pictures in them
     predictor: Predictor | None = None,  # None: the network that comes with digitfast
     ink: str = "auto",  # dark or light, against its paper
-    as_is: bool = False,  # whether the pictures are in MNIST's form already, and want only its size
+    as_is: bool = False,  # whether the pictures are as those that the network was trained on, and want only their size
     steps: str | Path | None = None,  # .png to draw the steps of the one picture into
 ) -> list[dict]:
     """The one digit in each picture: file, answer, digit (None if unsure), probability, probabilities by class,
@@ -138,7 +132,7 @@ def _files(images: Iterable[str | Path]) -> Iterator[tuple[Path, str]]:
             if not image.is_dir():
                 yield image, ""
                 continue
-            found = sorted(f for f in image.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+            found = sorted(f for f in image.rglob("*") if f.suffix.lower() in PICTURES and f.is_file())
         except (OSError, ValueError) as e:  # a folder without permission, a name with a null byte
             yield image, f"{one_line_name(image)} cannot be read: {getattr(e, 'strerror', None) or e}"
             continue
@@ -158,7 +152,7 @@ def _one(file: Path, predictor: Predictor, ink: str, steps: str | Path | None) -
 
 
 def _as_is(file: Path, predictor: Predictor) -> dict:
-    chances = predictor.chances(np.asarray(fit_square(read_grey(file), SIDE))[None])[0].tolist()
+    chances = predictor.chances(np.asarray(fit_square(read_grey(file), predictor.size))[None])[0].tolist()
     probabilities = dict(zip(predictor.vocab, chances, strict=False))
     best = max(probabilities, key=probabilities.__getitem__)
     return {"answer": best, "digit": best, "probability": probabilities[best], "no_digit": chances[-1],

@@ -1,26 +1,28 @@
-"""How far a network's probabilities can be believed, and how to make them right."""
+"""How far a network's probabilities can be believed, and how to make them right. No need of torch."""
 import math
 
-import torch
-import torch.nn.functional as F
-from scipy.optimize import minimize_scalar
-
-from digitfast.models import with_no_digit
+import numpy as np
 
 
 def probabilities(
-    logits: torch.Tensor,  # `[n, classes]`
+    logits: np.ndarray,  # `[n, classes]`
     temperature: float = 1.0,  # that they are divided by, above 0
     no_digit: bool = False,  # whether the network was trained with `NonDigits`
-) -> torch.Tensor:  # float64 `[n, classes + 1]`, the last one of "no digit": 0 for a network that does not know it
-    "Probabilities from the logits of a network."
-    logits = logits.double() / temperature
-    return with_no_digit(logits).softmax(dim=1) if no_digit else F.pad(logits.softmax(dim=1), (0, 1))
+) -> np.ndarray:  # float64 `[n, classes + 1]`, the last one of "no digit": 0 for a network that does not know it
+    """Probabilities from the logits of a network.
+
+    The logit of "no digit" is always 0, as in `models.with_no_digit`, which networks learn with.
+    """
+    logits = np.asarray(logits, np.float64) / temperature
+    none = np.full((len(logits), 1), 0 if no_digit else -np.inf)
+    logits = np.concatenate([logits, none], axis=1)
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def fit_temperature(
-    logits: torch.Tensor,  # `[n, classes]`, of images that the network was not trained on
-    labels: torch.Tensor,  # int64 `[n]`
+    logits: np.ndarray,  # `[n, classes]`, of images that the network was not trained on
+    labels: np.ndarray,  # int `[n]`
     no_digit: bool = False,  # whether the network was trained with `NonDigits`
 ) -> float:
     """The temperature at which the probabilities are likeliest for these labels.
@@ -28,47 +30,52 @@ def fit_temperature(
     Above 1 the network was too sure of itself, below 1 not sure enough.
     Source: Guo et al., "On Calibration of Modern Neural Networks" (2017).
     """
-    right = labels.view(-1, 1)
+    from scipy.optimize import minimize_scalar  # here, as its import takes longer than an answer of the network
+    each = np.arange(len(labels))
 
     def surprise(log_temperature: float) -> float:
         chances = probabilities(logits, math.exp(log_temperature), no_digit)
-        return -float(chances.gather(1, right).clamp_min(1e-12).log().mean())
+        return -float(np.log(chances[each, labels].clip(1e-12)).mean())
 
     limit = math.log(10)  # one number with one best value
     return math.exp(minimize_scalar(surprise, bounds=(-limit, limit), method="bounded").x)
 
 
 def reliability(
-    chances: torch.Tensor,  # `[n, classes + 1]` from `probabilities`
-    labels: torch.Tensor,  # int64 `[n]`
+    chances: np.ndarray,  # `[n, classes + 1]` from `probabilities`
+    labels: np.ndarray,  # int `[n]`
     bins: int = 15,
-) -> torch.Tensor:  # float64 `[bins, 3]`: the answers in each, the sum of their probabilities, how many are right
+) -> np.ndarray:  # float64 `[bins, 3]`: the answers in each, the sum of their probabilities, how many are right
     "Answers by their probability, in bins of equal width."
-    sure, answer = chances[:, :-1].max(dim=1)
-    columns = torch.stack([torch.ones_like(sure), sure, (answer == labels).double()], dim=1)
-    which = (sure * bins).long().clamp(0, bins - 1)
-    return torch.zeros(bins, 3, dtype=torch.float64).index_add_(0, which, columns)
+    sure, right = _surest(chances, labels)
+    which = (sure * bins).astype(int).clip(0, bins - 1)
+    return np.stack([np.bincount(which, column, bins) for column in (np.ones_like(sure), sure, right)], axis=1)
 
 
 def expected_calibration_error(
-    chances: torch.Tensor,  # `[n, classes + 1]` from `probabilities`
-    labels: torch.Tensor,  # int64 `[n]`
+    chances: np.ndarray,  # `[n, classes + 1]` from `probabilities`
+    labels: np.ndarray,  # int `[n]`
     bins: int = 15,
 ) -> float:
     """The mean difference between how sure a network is and how often it is right, 0..1, over bins of equal width.
 
     Source: Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning" (2015).
     """
-    _, sure, right = reliability(chances, labels, bins).unbind(dim=1)
-    return float((right - sure).abs().sum() / len(labels))
+    _, sure, right = reliability(chances, labels, bins).T
+    return float(np.abs(right - sure).sum() / len(labels))
 
 
 def accuracy_over_coverage(
-    chances: torch.Tensor,  # `[n, classes + 1]` from `probabilities`
-    labels: torch.Tensor,  # int64 `[n]`
+    chances: np.ndarray,  # `[n, classes + 1]` from `probabilities`
+    labels: np.ndarray,  # int `[n]`
     coverages: tuple[float, ...] = (1.0, 0.99, 0.98, 0.95, 0.9),  # parts of the images that are answered
 ) -> dict[float, float]:
     "The accuracy among the surest part of the images, for each of `coverages`."
-    sure, answer = chances[:, :-1].max(dim=1)
-    right = (answer == labels).double()[sure.argsort(descending=True)]
+    sure, right = _surest(chances, labels)
+    right = right[np.argsort(-sure, kind="stable")]
     return {part: float(right[:max(1, round(part * len(right)))].mean()) for part in coverages}
+
+
+def _surest(chances: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "How sure the likeliest class of each image is, and whether it is the right one."
+    return chances[:, :-1].max(axis=1), (chances[:, :-1].argmax(axis=1) == labels).astype(float)

@@ -1,20 +1,17 @@
-"""The command line: it parses, calls and prints.
-
-torch and fastai are imported inside the commands, so that `digitfast --help` and a mistyped option answer at once.
-"""
-import json
+"""The command line as a whole: its commands in their order, and how a mistake ends."""
 import sys
 import warnings
-from pathlib import Path
+from collections.abc import Callable
+from functools import wraps
 from typing import Annotated
 
 import typer
 
 from digitfast import __version__
-from digitfast.errors import BadSetting, DigitError
-from digitfast.options import NETWORK, Arch, AsJson, Bs, Images, Ink, Opt, Runs, RunsFolder, Seed, Size, Source, Steps
-from digitfast.registry import LOGS, PRECISIONS, SCHEDULES
-from digitfast.settings import PACKED_SETTINGS, named_runs, read_settings
+from digitfast.errors import DigitError
+from digitfast.network_commands import evaluate, export, predict, read, report
+from digitfast.options import complain
+from digitfast.training_commands import bench, data, fit, lr_find, runs
 
 app = typer.Typer(
     name="digitfast", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -24,251 +21,22 @@ app = typer.Typer(
 _UsageError = typer.BadParameter.__base__  # typer brings a click of its own: its errors have no other public name
 _ClickError = _UsageError.__base__
 
-try:
-    RUNS = list(named_runs(PACKED_SETTINGS))
-except DigitError:  # `fit --run` says what is wrong with the file
-    RUNS = []
 
 
-@app.command()
-def fit(
-    arch: Arch = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training images. Default: 1.")] = None,
-    lr: Annotated[float | None, typer.Option(
-        help="Learning rate; with one_cycle the highest one. Default: 0.015.")] = None,
-    bs: Bs = None,
-    opt: Opt = None,
-    schedule: Annotated[str | None, typer.Option(
-        help=f"Learning rate over time: {' or '.join(SCHEDULES)}. Default: one_cycle.")] = None,
-    mom: Annotated[float | None, typer.Option(
-        help="Momentum, 0 to below 1. Default: the optimiser's and schedule's.")] = None,
-    wd: Annotated[float | None, typer.Option(help="Weight decay. Default: the optimiser's.")] = None,
-    augment: Annotated[float | None, typer.Option(
-        help="Turn, shear, zoom and shift the training images anew in each epoch: 1 for up to 20° and 15 %, 0 for not "
-             "at all. Default: 0.0.")] = None,
-    label_smoothing: Annotated[float | None, typer.Option(
-        help="Part of the probability that all classes share as the target, 0 for none. Default: 0.05.")] = None,
-    pen: Annotated[float | None, typer.Option(
-        help="Part of the training images that get other strokes, a coarser resolution, traces of ruled lines and the "
-             "like, 0 to 1. Default: 0.0.")] = None,
-    non_digits: Annotated[float | None, typer.Option(
-        help="Letters, scribbles and pieces of digits to a digit in training, 0 to 1: the network learns to say \"no "
-             "digit\". Default: 0.0.")] = None,
-    ema: Annotated[float | None, typer.Option(
-        help="Keep a running mean of the weights, of this decay (0.999), instead of the last ones. "
-             "Default: 0.0.")] = None,
-    precision: Annotated[str | None, typer.Option(
-        help=f"Floating-point format of the training passes: {', '.join(PRECISIONS)}; auto is bf16 or fp16 where that "
-             "is fast, validation is in fp32. Default: auto.")] = None,
-    source: Source = None,
-    holdout: Annotated[float | None, typer.Option(
-        help="Validate on this part of the training images (0.1: a tenth) and leave the test images alone. "
-             "Default: 0.0.")] = None,
-    size: Size = None,
-    seed: Seed = None,
-    name: Annotated[str | None, typer.Option(
-        help="Name of the run folder; a number is added where it is taken. "
-             "Default: the named run's or the architecture's.")] = None,
-    runs: Runs = None,
-    log: Annotated[str | None, typer.Option(
-        help=f"Write curves for {', '.join(LOGS)} as well, into a folder of the run folder. history.csv and steps.csv "
-             "are always there. Default: none.")] = None,
-    run: Annotated[str | None, typer.Option(
-        help="A named run, whose settings the options here override: a section of settings.ini, or "
-             f"{', '.join(RUNS)}.")] = None,
-    settings: Annotated[str | None, typer.Option(
-        help="The settings.ini to take the run from; that of a run folder repeats the run. "
-             "Default: ./settings.ini, then digitfast's own.")] = None,
-    resume: Annotated[str | None, typer.Option(
-        help="Name or folder of a run that was killed or interrupted, to go on with from its last checkpoint.")] = None,
-):
-    "Train a network and keep it in a run folder."
-    given = {key: value for key, value in locals().items()
-             if key not in ("run", "settings", "resume") and value is not None}
-    from digitfast.runs import resume_run, train_run
-    if resume is None:
-        kwargs = read_settings(train_run, run, settings) if run or settings else {}
-        done = train_run(**{**({"name": run} if run else {}), **kwargs, **given})
-    elif others := [key for key in (*given, *(["run"] if run else []), *(["settings"] if settings else []))
-                    if key != "runs"]:
-        raise BadSetting(f"--resume goes on with {resume} as it was set; leave out --"
-                         + ", --".join(key.replace("_", "-") for key in others))
-    else:
-        done = resume_run(resume, runs or "runs")
-    took = done.summary["seconds"]
-    print(f"{_accuracy_line(done.summary)}\n{took['total']:.1f} s, of which {took['training']:.1f} s training and "
-          f"validation\nsaved in {done.path}")
+def _telling(command: Callable) -> Callable:
+    "`command`, which says when Ctrl-C ends it what is left: typer would end it without a word."
+    @wraps(command)
+    def told(*args, **kwargs):
+        try:
+            return command(*args, **kwargs)
+        except KeyboardInterrupt as e:
+            complain(f"interrupted; {_next_step(e) or 'nothing unfinished was kept'}")
+            raise typer.Exit(130) from e
+    return told
 
 
-@app.command()
-def lr_find(
-    arch: Arch = None,
-    bs: Bs = None,
-    opt: Opt = None,
-    source: Source = None,
-    size: Size = None,
-    seed: Seed = None,
-    plot: Annotated[str, typer.Option(help="PNG to write the curve of loss over learning rate to.")] = "lr_find.png",
-):
-    "Try out learning rates on a few batches, print fastai's suggestions and save the plot."
-    given = {key: value for key, value in locals().items() if key != "plot" and value is not None}
-    from digitfast.runs import find_lr
-    for name, rate in find_lr(plot=plot, **given).items():
-        print(f"{name:8} {rate:.2g}")
-    print(f"plot in {plot}")
-
-
-@app.command()
-def evaluate(
-    target: Annotated[str | None, typer.Argument(metavar="[RUN|FILE]", help=NETWORK.capitalize())] = None,
-    source: Annotated[str | None, typer.Option(
-        help="Digits to test on, as for fit; a folder may also hold the class folders themselves. "
-             "Default: what the run was trained on; mnist for a FILE that lies in no run folder.")] = None,
-    sets: Annotated[bool, typer.Option("--sets", help="Instead, a table over MNIST, other people's digits, handwriting "
-                                       "fonts, synthetic photos, and what is no digit. Some minutes.")] = False,
-    runs: RunsFolder = "runs",
-):
-    "Accuracy on the test images with its 95 % interval, and which digits are mistaken for which."
-    from digitfast.answers import open_network
-    network = open_network(target, runs)
-    if sets:
-        from digitfast.test_sets import evaluate_sets
-        evaluate_sets(network.for_pictures(), lambda line: print(line, flush=True))
-        return
-    from digitfast.runs import test_folder
-    folder = test_folder(source or network.source)
-    if network.learn:
-        from digitfast.evaluation import evaluate_learner
-        evidence = evaluate_learner(network.learn, folder)
-    else:
-        from digitfast.test_sets import evaluate_pictures
-        evidence = evaluate_pictures(network.predictor, folder)
-    low, high = evidence.interval
-    print(f"accuracy {evidence.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), loss {evidence.loss:.4f}, "
-          f"{evidence.n:,} images of {folder}")
-    width = max(5, *(len(label) + 1 for label in evidence.vocab))
-    print("\nactual \\ predicted\n" + "".join(label.rjust(width) for label in ["", *evidence.vocab]))
-    for label, row in zip(evidence.vocab, evidence.confusion, strict=True):
-        print("".join(str(cell).rjust(width) for cell in [label, *row]))
-    if mistakes := evidence.most_confused():
-        print("\nmost often: " + ", ".join(f"{a} taken for {p} ({count})" for a, p, count in mistakes))
-
-
-@app.command()
-def report(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Name or folder of a run.")],
-    to: Annotated[Path | None, typer.Option(
-        help="File to write: .html. Default: report.html in the run folder.")] = None,
-    runs: RunsFolder = "runs",
-):
-    "One page with pictures of all that is known of a run: curves, mistakes, calibration, labels that look wrong."
-    from digitfast.report_page import write_report
-    from digitfast.run_folders import find_run
-    found = find_run(run, runs)
-    print(write_report(found, to))
-    print(_accuracy_line(found.summary))
-
-
-@app.command()
-def predict(
-    images: Images,
-    as_json: AsJson = False,
-    as_is: Annotated[bool, typer.Option("--as-is", help="The pictures are as those that the network was trained on: "
-                                        "MNIST's have light ink on a dark ground. So are those for a run that was "
-                                        "trained on other digits than mnist.")] = False,
-    ink: Ink = "auto",
-    steps: Steps = None,
-    runs: RunsFolder = "runs",
-):
-    "The digit in each picture and its probability, or that it is unsure, or no digit. For numbers see: digitfast read"
-    from digitfast.answers import digit_line, predict_pictures
-    network, images = _network_and_images(images, runs)
-    if network.learn and (as_is or network.source != "mnist"):
-        from digitfast.evaluation import predict_files
-        answers = predict_files(network.learn, images)
-    else:
-        answers = predict_pictures(images, network.for_pictures(), ink, as_is, steps)
-    _print_answers(answers, as_json, digit_line)
-
-
-@app.command()
-def read(
-    images: Images,
-    as_json: AsJson = False,
-    boxes: Annotated[Path | None, typer.Option(help="PNG to draw the picture with a box for each digit into.")] = None,
-    ink: Ink = "auto",
-    steps: Steps = None,
-    runs: RunsFolder = "runs",
-):
-    "The numbers in each picture, line by line, and how sure each digit is; ? stands for a mark that may be one."
-    from digitfast.answers import number_lines, read_pictures
-    network, images = _network_and_images(images, runs)
-    answers = read_pictures(images, network.for_pictures(), ink, boxes, steps)
-    _print_answers(answers, as_json, number_lines)
-
-
-@app.command()
-def export(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Name or folder of a run.")],
-    to: Annotated[Path | None, typer.Option(help="File to write: .pkl, or .safetensors, which holds no code. "
-                                            "Default: RUN.pkl.")] = None,
-    runs: RunsFolder = "runs",
-):
-    "Copy a run's network to one file: a .pkl for fastai's load_learner, or a .safetensors for predict and read here."
-    from digitfast.run_folders import export_run
-    print(export_run(run, to, runs))
-
-
-@app.command()
-def data(
-    source: Annotated[str, typer.Argument(help="As --source of fit.")] = "mnist",
-):
-    "Where the digits are, how many of each there are, their checksum and size. Unpacks or downloads them if need be."
-    from digitfast.loaders import folder_facts
-    facts = folder_facts(source)
-    print(facts["path"])
-    for split, counts in facts["counts"].items():
-        print(f"{split:10}{sum(counts.values()):>7,} images   "
-              + "  ".join(f"{label}: {count:,}" for label, count in counts.items()))
-    print(f"{'size':10}{facts['bytes'] / 1e6:>7,.1f} MB\n{'sha256':11}{facts['sha256']}  (of names and pixels)")
-    if source == "mnist":
-        print("MNIST is by Yann LeCun, Corinna Cortes and Christopher J. C. Burges, CC BY-SA 3.0.")
-
-
-@app.command()
-def runs(
-    folder: Annotated[str, typer.Argument(help="Folder of the run folders.")] = "runs",
-):
-    "The runs, the oldest first, and those that are not finished."
-    from digitfast.run_folders import list_runs, unfinished_runs
-    found, unfinished = list_runs(folder), unfinished_runs(folder)
-    if not found and not unfinished:
-        print(f"no runs in {folder}/ yet; digitfast fit makes one")
-        return
-    width = max(len(path.name) for path in (*(run.path for run in found), *unfinished))
-    print(f"{'run':{width}}  accuracy  epochs  training  architecture")
-    for run in found:
-        result = run.summary
-        print(f"{run.path.name:{width}}  {result['accuracy']:8.2%}  {result['settings']['epochs']:6}  "
-              f"{result['seconds']['training']:6.1f} s  {result['settings']['arch']}")
-    for path in unfinished:
-        print(f"{path.name:{width}}  not finished: it trains, or goes on with: digitfast fit --resume {path}")
-
-
-@app.command()
-def bench(
-    quick: Annotated[bool, typer.Option("--quick", help="A tenth of the images, each measured once: a few minutes, to "
-                                        "see that it works.")] = False,
-    to: Annotated[Path | None, typer.Option("--json", help="File for the results with every measurement.")] = None,
-):
-    "Time digitfast on this machine against the article's code, train_mnist_fast's design and the bare arithmetic."
-    if to and (to.suffix != ".json" or not to.absolute().parent.is_dir()):
-        raise BadSetting(f"--json {str(to)!r}: the path of a .json in a folder that is there is wanted")
-    from digitfast.bench import results_table, run_bench, write_results
-    results = run_bench(quick, lambda line: print(line, file=sys.stderr, flush=True))
-    if to:
-        write_results(results, to)
-    print(results_table(results))
+for command in (fit, lr_find, evaluate, report, predict, read, export, data, runs, bench):
+    app.command()(_telling(command))
 
 
 @app.callback(invoke_without_command=True)
@@ -278,54 +46,21 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
         raise typer.Exit
 
 
-def _accuracy_line(summary: dict) -> str:
-    low, high = summary["accuracy_interval_95"]
-    return (f"accuracy {summary['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}) on "
-            f"{summary['validation_images']:,} images of {summary['validated_on']}")
-
-
-def _network_and_images(targets: list[str], runs: str):
-    "The network that the first of `targets` names, or digitfast's own, and the pictures."
-    from digitfast.answers import is_network, open_network
-    word = Path(targets[0])
-    named = is_network(word, runs) or (len(targets) > 1 and not word.suffix and not word.exists())  # a mistyped run
-    if named and len(targets) == 1:
-        raise BadSetting(f"{targets[0]} is a network; name pictures behind it")
-    return open_network(targets[0] if named else None, runs), targets[1:] if named else targets
-
-
-def _print_answers(answers: list[dict], as_json: bool, lines) -> None:
-    if as_json:
-        print(json.dumps(answers, indent=2, ensure_ascii=False))
-    for answer in answers:
-        if "error" in answer:
-            _complain(answer["error"])
-        elif not as_json:
-            print(lines(answer), flush=True)
-    if any("error" in answer for answer in answers):
-        raise typer.Exit(1)
-
-
-def _complain(message: object) -> None:
-    print("digitfast: " + " ".join(str(message).split()), file=sys.stderr, flush=True)
-
-
 def main() -> None:
     "Run the command line. Mistakes are one line on stderr: exit code 1, 2 for the command's own words, 130 for Ctrl-C."
     for plans_of_a_library in (DeprecationWarning, FutureWarning):
         warnings.filterwarnings("ignore", category=plans_of_a_library)
-    warnings.showwarning = lambda message, *_: _complain(message)
+    warnings.showwarning = lambda message, *_: complain(message)
     try:
         code = app(prog_name="digitfast", standalone_mode=False) or 0
     except _ClickError as e:
         where = f"; see {e.ctx.command_path} --help" if isinstance(e, _UsageError) and e.ctx else ""
-        _complain(e.format_message() + where)
+        complain(e.format_message() + where)
         code = e.exit_code
-    except (KeyboardInterrupt, typer.Abort) as e:
-        _complain(f"interrupted; {_next_step(e) or 'nothing unfinished was kept'}")
+    except (KeyboardInterrupt, typer.Abort):  # before a command began
         code = 130
     except (DigitError, OSError) as e:
-        _complain("; ".join(filter(None, [str(e), _next_step(e)])))
+        complain("; ".join(filter(None, [str(e), _next_step(e)])))
         code = 1
     sys.exit(code)
 

@@ -1,7 +1,7 @@
 """One digit's ink, of any size, as MNIST has its digits: 28×28, a box of 20, the centre of mass in the middle."""
 import numpy as np
+import scipy  # scipy.ndimage comes when it is first used: it takes longer than an answer
 from PIL import Image
-from scipy import ndimage
 
 SIDE, BOX = 28, 20  # pixels
 FINE = 4  # pixels of the enlarged drawing to one of MNIST's
@@ -37,7 +37,7 @@ def stroke_width(
     shape: np.ndarray,  # bool `[h, w]`, with at least one pixel of ink
 ) -> float:
     "The mean width of the strokes, in pixels: four times the mean distance of ink to paper, as for a straight bar."
-    inside = ndimage.distance_transform_edt(np.pad(shape, 1))
+    inside = scipy.ndimage.distance_transform_edt(np.pad(shape, 1))
     return 4 * float(inside.sum() / np.count_nonzero(inside)) - 1
 
 
@@ -50,9 +50,9 @@ def _with_stroke(shape: np.ndarray) -> np.ndarray:
         width = stroke_width(shape) * scale
         change = (np.clip(width, *STROKE) - width) / (2 * scale)
         if change > 0.25:
-            shape = ndimage.distance_transform_edt(~shape) <= change
+            shape = scipy.ndimage.distance_transform_edt(~shape) <= change
         elif change < -0.25:
-            thinner = ndimage.distance_transform_edt(shape) > -change
+            thinner = scipy.ndimage.distance_transform_edt(shape) > -change
             shape = thinner if thinner.any() else shape
     return shape
 
@@ -73,7 +73,9 @@ def _in_box(ink: np.ndarray, side: int, how: Image.Resampling) -> np.ndarray:
 def _centred(small: np.ndarray) -> np.ndarray:
     "`small` on a canvas of `SIDE` × `SIDE`, its centre of mass as near to the middle, (14, 14), as whole pixels allow."
     canvas = np.zeros((SIDE, SIDE), np.float32)
+    mass = small.sum()
+    centres = [(small * places).sum() / mass for places in np.mgrid[:small.shape[0], :small.shape[1]]]
     corner = [min(max(round(SIDE / 2 - centre), 0), SIDE - side)
-              for centre, side in zip(ndimage.center_of_mass(small), small.shape, strict=True)]
+              for centre, side in zip(centres, small.shape, strict=True)]
     canvas[corner[0]:corner[0] + small.shape[0], corner[1]:corner[1] + small.shape[1]] = small
     return canvas

@@ -1,14 +1,21 @@
 """A grey picture of paper with writing → the ink alone, without paper, shadows, ruled lines and what lies around."""
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
+import scipy  # scipy.ndimage comes when it is first used: it takes longer than an answer
 from PIL import Image
-from scipy import ndimage
 
 from digitfast.digit_form import stroke_width
 from digitfast.errors import BadSetting
-from digitfast.ink_net import ink_chances
+from digitfast.onnx_files import open_session
 
+PACKED = Path(__file__).parent / "data" / "ink.onnx"  # the network of ink_net.py, for where there is no torch
+COARSEST = 32  # pixels: the network takes sides that are multiples of this
 INKS = ("auto", "dark", "light")  # what a picture's ink can be, against its paper
 SMALL = 64  # pixels: below this side a picture is one digit cut out, without lines or uneven light
 LEAST = 0.06  # contrast of the faintest ink that is looked for, as a part of the paper's brightness
@@ -80,11 +87,42 @@ def _is_dark(grey: np.ndarray) -> bool:
     only in larger ones: so the small ones count for more.
     """
     small = np.asarray(Image.fromarray(grey).reduce(max(1, max(grey.shape) // 400)), np.float32)
-    grain = small - ndimage.median_filter(small, 3)
+    grain = small - scipy.ndimage.median_filter(small, 3)
     least = max(255 * LEAST, 6 * 1.48 * float(np.median(np.abs(grain))))
     amount = 0.0
     for window in (3, 5, 9, 17, 33, 65):
-        darker = ndimage.grey_closing(small, (window, window), mode="nearest") - small
-        lighter = small - ndimage.grey_opening(small, (window, window), mode="nearest")
+        darker = scipy.ndimage.grey_closing(small, (window, window), mode="nearest") - small
+        lighter = small - scipy.ndimage.grey_opening(small, (window, window), mode="nearest")
         amount += float(darker[darker > least].sum() - lighter[lighter > least].sum()) / window**2
     return amount >= 0
+
+
+def ink_chances(
+    grey: np.ndarray,  # uint8 `[h, w]`, ink darker than paper
+) -> np.ndarray:  # float32 `[h, w]`
+    "For each pixel the part of it that is ink, 0..1, as the network that comes with digitfast sees it."
+    h, w = grey.shape
+    padded = np.pad(grey, ((0, -h % COARSEST), (0, -w % COARSEST)), mode="edge")
+    return _network()(padded[None])[0, :h, :w]
+
+
+@cache
+def _network() -> Callable[[np.ndarray], np.ndarray]:
+    "The network: onnxruntime's, which is there at once, unless torch is there already or onnxruntime is not installed."
+    return _of_torch() if "torch" in sys.modules or not find_spec("onnxruntime") else _of_onnxruntime()
+
+
+def _of_onnxruntime() -> Callable[[np.ndarray], np.ndarray]:
+    session = open_session(PACKED.read_bytes(), PACKED)
+    return lambda grey: session.run(None, {"grey": grey})[0]
+
+
+def _of_torch() -> Callable[[np.ndarray], np.ndarray]:
+    import torch
+
+    from digitfast.ink_net import open_ink_net
+
+    def chances(grey: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return open_ink_net()(torch.from_numpy(grey)).numpy()
+    return chances

@@ -2,7 +2,6 @@
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
@@ -53,20 +52,30 @@ def as_input(
     return levels - levels.mean((2, 3), keepdim=True)
 
 
-def ink_chances(
-    grey: np.ndarray,  # uint8 `[h, w]`, ink darker than paper
-) -> np.ndarray:  # float32 `[h, w]`
-    "For each pixel the part of it that is ink, 0..1, as the network that comes with digitfast sees it."
-    h, w = grey.shape
-    padded = np.pad(grey, ((0, -h % COARSEST), (0, -w % COARSEST)), mode="edge")
-    with torch.inference_mode():
-        x = as_input(torch.from_numpy(padded)[None])
-        chances = _packed()(x.contiguous(memory_format=torch.channels_last)).sigmoid()
-    return chances[0, 0, :h, :w].numpy()
+class InkChances(nn.Module):
+    """An `InkNet` with what comes before and after it.
+
+    Shapes: uint8 `[n, h, w]`, ink darker than paper, sides multiples of 32, to floats `[n, h, w]`: the part of each
+    pixel that is ink, 0..1.
+    """
+
+    def __init__(
+        self,
+        net: InkNet,
+    ):
+        super().__init__()
+        self.net = net.eval()
+
+    def forward(self, grey: torch.Tensor) -> torch.Tensor:
+        x = as_input(grey).contiguous(memory_format=torch.channels_last)
+        return self.net(x).sigmoid()[:, 0]
 
 
 @cache
-def _packed() -> InkNet:
-    model = InkNet()
-    model.load_state_dict({name: weight.float() for name, weight in load_file(PACKED).items()}, strict=False)
-    return model.eval().to(memory_format=torch.channels_last)
+def open_ink_net(
+    path: Path = PACKED,  # of a .safetensors from tools/train_ink.py
+) -> InkChances:
+    "The network with those weights; as a rule the one that comes with digitfast."
+    net = InkNet()
+    net.load_state_dict({name: weight.float() for name, weight in load_file(path).items()}, strict=False)
+    return InkChances(net.to(memory_format=torch.channels_last))

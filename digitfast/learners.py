@@ -5,14 +5,12 @@ from functools import partial
 
 import fastai.vision.all  # noqa: F401 - gives Learner fit_one_cycle, lr_find, show_results, tta, to_fp16 and no_bar
 import torch
-import torchvision
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
 from fastai.optimizer import SGD
 from fastai.vision.learner import vision_learner
-from fastai.vision.models import xresnet
 from fastcore.meta import delegates
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -20,7 +18,8 @@ from digitfast.errors import BadSetting
 from digitfast.lean import LeanLearner
 from digitfast.losses import NLLLossFlat, PlainCrossEntropyLoss
 from digitfast.models import article_net, digit_net, digit_net_deep, simple_net
-from digitfast.registry import ARCHITECTURES, resolve, unknown
+from digitfast.networks import find_architecture
+from digitfast.registry import ARCHITECTURES, resolve
 
 ARTICLE_SGD = partial(SGD, mom=0.8)
 
@@ -100,26 +99,6 @@ def digit_learner(
     if dls.train.bs == 1 and any(isinstance(m, _BatchNorm) for m in learn.model.modules()):
         raise BadSetting(f"bs=1: {arch} has batch norm, which needs at least 2 images a batch")
     return learn
-
-
-def find_architecture(
-    name: str,  # of an architecture that `vision_learner` takes
-) -> Callable | str:  # torchvision's or fastai's builder, or the name itself for one of timm's
-    "What `vision_learner` takes as `arch`, by name."
-    if name in ARCHITECTURES:
-        return resolve(ARCHITECTURES[name])
-    if name in xresnet.__all__ and name.startswith("x"):
-        return getattr(xresnet, name)
-    if name in torchvision.models.list_models(module=torchvision.models):
-        return torchvision.models.get_model_builder(name)
-    try:
-        import timm
-    except ImportError:
-        raise unknown("architecture", name, ARCHITECTURES, " Also torchvision's classification networks, and "
-                      "timm's where it is installed: pip install 'digitfast[timm]'.") from None
-    if timm.is_model(name):
-        return name
-    raise unknown("architecture", name, ARCHITECTURES, " Also all classification networks of torchvision and timm.")
 
 
 def _image_shape(dls: DataLoaders) -> torch.Size:

@@ -1,4 +1,5 @@
-"""What several commands ask for, explained once."""
+"""What several commands have in common: options, explained once, and how a mistake is told."""
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -17,12 +18,21 @@ Bs = Annotated[int | None, typer.Option(help="Images a batch. Default: 128.")]
 Size = Annotated[int | None, typer.Option(help="Side of the images that the network sees, in pixels. Default: 28.")]
 Seed = Annotated[int | None, typer.Option(help="Of weights, order and held-out images. Default: 42.")]
 Runs = Annotated[str | None, typer.Option("--runs", help="Folder of the run folders. Default: runs.")]
-NETWORK = ("name or folder of a run, a .safetensors or a .pkl. A .pkl can run code when opened: open only files that "
-            "you trust. Default: the network that comes with digitfast.")
+NETWORK = ("name or folder of a run, a .safetensors, an .onnx (which answers soonest) or, with --trust, a .pkl. "
+           "Default: the network that comes with digitfast.")
 Images = Annotated[list[str], typer.Argument(
     metavar="[RUN|FILE] IMAGE...", help="Photos, scans, drawings; a folder stands for all pictures in it. Before them "
                                         "may stand a network: " + NETWORK)]
 AsJson = Annotated[bool, typer.Option("--json", help="A JSON list, one entry a picture, with probabilities and boxes.")]
 Ink = Annotated[str, typer.Option(help="dark or light, against its paper; auto: whichever the picture shows.")]
 Steps = Annotated[Path | None, typer.Option(help="PNG to draw the way from the picture to what the network saw into.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Open a .pkl, though it can run any code: you know who made it. "
+                                     "Other files cannot.")]
 RunsFolder = Annotated[str, typer.Option("--runs", help="Folder of the run folders.")]
+
+
+def complain(
+    message: object,  # which becomes one line
+) -> None:
+    "Print a mistake on stderr."
+    print("digitfast: " + " ".join(str(message).split()), file=sys.stderr, flush=True)

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from PIL import Image
 
 from digitfast.digit_form import mnist_form
 from digitfast.ink import SMALL, Ink, find_ink
-from digitfast.pictures import read_picture
+from digitfast.pictures import fit_square, read_picture
 from digitfast.predictor import Predictor
 from digitfast.segments import Piece, candidates, cut_touching, find_pieces, join, line_height, text_lines
 
@@ -25,7 +26,7 @@ class Digit:
     probability: float  # of the likeliest class, 0..1
     no_digit: float  # probability that it is none, 0..1
     box: tuple[int, int, int, int]  # left, top, right and bottom, in pixels of the picture
-    image: np.ndarray  # uint8 `[28, 28]`: what the network saw
+    image: np.ndarray  # uint8 `[size, size]`: what the network saw
     probabilities: dict[str, float]  # of each class
 
     @property
@@ -89,13 +90,21 @@ def read_digit(
         found = [digit for line in reading.lines for digit in line]
         return max(found, key=lambda d: _size(d) * d.probability, default=None), reading
     found = find_ink(grey, ink)
-    image = mnist_form(found.density)
+    image = network_form(found.density, predictor)
     chances = predictor.chances(image[None])[0]
     digit = _digit(Piece(0, 0, found.density), image, chances, predictor)
     if not image.any() or digit.probability <= digit.no_digit:
         return None, Reading([], found, grey)
     digit = _in_picture(digit, scale)
     return digit, Reading([[digit]], found, grey)
+
+
+def network_form(
+    ink: np.ndarray,  # float `[h, w]`, 0 = paper to 1 = ink, of one digit and nothing else
+    predictor: Predictor,
+) -> np.ndarray:  # uint8 `[size, size]`, 0 = paper to 255 = ink
+    "`ink` in MNIST's form, in the size that the network takes."
+    return np.asarray(fit_square(Image.fromarray(mnist_form(ink)), predictor.size))
 
 
 def _size(digit: Digit) -> float:
@@ -112,7 +121,7 @@ def _read_line(parts: Sequence[Piece], predictor: Predictor) -> list[Digit]:
     "The digits of a line: of all ways to put its parts together, the one that the network finds likeliest."
     runs = candidates(parts)
     joined = [join(parts[start:stop]) for start, stop in runs]
-    images = np.stack([mnist_form(piece.ink) for piece in joined])
+    images = np.stack([network_form(piece.ink, predictor) for piece in joined])
     chances = predictor.chances(images)
     height = line_height(parts)
     best: list[tuple[float, int, bool]] = [(0.0, -1, False)]  # score of the parts up to here, last run, a digit or not

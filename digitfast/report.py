@@ -3,12 +3,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import fastai.callback.progress  # noqa: F401 - gives Learner no_bar
 import numpy as np
-import torch
-from fastcore.basics import noop
 
-from digitfast.calibration import probabilities
 from digitfast.digit_form import SIDE
 from digitfast.errors import BadData
 from digitfast.evaluation import Evidence
@@ -45,8 +41,8 @@ class RunEvidence:
     "Everything that a report shows."
     run: Run
     measured_on: str  # "test images", or "held-out training images"
-    chances: torch.Tensor  # float64 `[n, classes + 1]`, the last one of "no digit"
-    labels: torch.Tensor  # int64 `[n]`
+    chances: np.ndarray  # float64 `[n, classes + 1]`, the last one of "no digit"
+    labels: np.ndarray  # int64 `[n]`
     evidence: Evidence
     worst: tuple[Shown, ...]  # by the loss, the highest first
     training_errors: LabelErrors
@@ -67,40 +63,33 @@ def gather_evidence(
     settings = run.summary["settings"]
     kept = {key: settings[key] for key in ("bs", "holdout", "seed", "size")}
     path = digits_path(settings["source"])
-    dls = digit_dls(path, **kept)
+    dls = digit_dls(path, **kept, resident=True)
     small = dls if kept["size"] == SIDE else digit_dls(path, **{**kept, "size": SIDE}, resident=True)
     read = time.perf_counter()
-    chances, labels = _answers(run, dls)
+    chances, labels = _answers(run, dls), dls.valid.labels.cpu().numpy()
     vocab = list(dls.vocab)
-    loss = -chances.gather(1, labels[:, None]).flatten().clamp_min(1e-12).log()
+    loss = -np.log(chances[np.arange(len(labels)), labels].clip(1e-12))
     confusion = np.zeros((len(vocab), len(vocab)), dtype=int)
-    np.add.at(confusion, (labels.numpy(), chances[:, :-1].argmax(dim=1).numpy()), 1)
-    worst = loss.argsort(descending=True, stable=True)[:WORST].tolist()
+    np.add.at(confusion, (labels, chances[:, :-1].argmax(axis=1)), 1)
+    worst = np.argsort(-loss, kind="stable")[:WORST].tolist()
     asked = time.perf_counter()
     training, measured = _label_errors(small, path)
     known = run.summary.get("data", {}).get("sha256")
     return RunEvidence(
         run, "held-out training images" if kept["holdout"] else "test images", chances, labels,
-        Evidence(vocab, confusion, float(loss.mean())), _shown(small.valid, path, vocab, chances.numpy(), worst),
+        Evidence(vocab, confusion, float(loss.mean())), _shown(small.valid, path, vocab, chances, worst),
         training, measured, None if known is None else dls.checksum() == known,
         {"reading the images": read - start, "asking the network": asked - read,
          "looking for wrong labels": time.perf_counter() - asked})
 
 
-def _answers(run: Run, dls: DigitDataLoaders) -> tuple[torch.Tensor, torch.Tensor]:
-    "Calibrated probabilities of the run's network for the validation images, and their labels."
-    learn = run.learner()
-    if list(learn.dls.vocab) != list(dls.vocab):
+def _answers(run: Run, dls: DigitDataLoaders) -> np.ndarray:
+    "Calibrated probabilities of the run's network for the validation images."
+    predictor = run.predictor()
+    if predictor.vocab != list(dls.vocab):
         raise BadData(f"{dls.path} has the classes {', '.join(dls.vocab)}; {run.path.name} was trained on "
-                      f"{', '.join(learn.dls.vocab)}")
-    with learn.no_bar():
-        outputs, labels = learn.get_preds(dl=dls.valid, act=noop)
-    if not outputs.isfinite().all():
-        raise BadData(f"the answers of {run.path.name} are not numbers: its training has diverged; train again with a "
-                      "smaller lr")
-    temperature = run.summary.get("calibration", {}).get("temperature", 1.0)
-    chances = probabilities(outputs, temperature, bool(run.summary["settings"].get("non_digits")))
-    return torch.as_subclass(chances, torch.Tensor), torch.as_subclass(labels, torch.Tensor)
+                      f"{', '.join(predictor.vocab)}")
+    return predictor.chances(dls.valid.pixels.cpu().numpy())
 
 
 def _label_errors(dls: DigitDataLoaders, path: Path) -> list[LabelErrors]:

@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from digitfast.errors import BadSetting, RunNotFound
 from digitfast.files import whole_file
+from digitfast.pictures import fit_square, read_grey
+from digitfast.predictor import SUFFIXES, Predictor, open_predictor
 from digitfast.settings import FILE
 
-LEARNER, HISTORY, STEPS, SUMMARY = "learner.pkl", "history.csv", "steps.csv", "summary.json"
+LEARNER, MODEL = "learner.pkl", "model.safetensors"
+HISTORY, STEPS, SUMMARY = "history.csv", "steps.csv", "summary.json"
 KEPT_STEPS = 2000  # lines of a steps.csv, or a few more
 CHECKPOINTS = "checkpoints"  # folder in that of a run that is not finished
 
@@ -24,11 +28,26 @@ class Run:
     "A finished run: its folder, and what its summary.json says."
     path: Path
     summary: dict[str, Any]
+    sha256: str | None = None  # of learner.pkl, if this process wrote it
 
-    def learner(self):
-        "The trained `Learner`, on the CPU."
+    @property
+    def result(self) -> str:
+        "Its accuracy, with the 95 % interval and what it was measured on."
+        low, high = self.summary["accuracy_interval_95"]
+        return (f"accuracy {self.summary['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}) on "
+                f"{self.summary['validation_images']:,} images of {self.summary['validated_on']}")
+
+    def predictor(self) -> Predictor:
+        "The trained network as a `Predictor`. No code in a file is run."
+        return open_predictor(self.path / MODEL)
+
+    def learner(
+        self,
+        trust: bool = False,  # whether code in learner.pkl may be run, though another process wrote it
+    ):
+        "The trained `Learner`, on the CPU. Raises: `BadSetting` for a file that is not trusted."
         from digitfast.saving import open_learner  # so that a folder can be read without fastai
-        return open_learner(self.path / LEARNER)
+        return open_learner(self.path / LEARNER, trust, self.sha256)
 
     def history(self) -> list[dict[str, str]]:
         "One row an epoch, as written in history.csv."
@@ -110,7 +129,7 @@ def write_steps(
     lrs: Sequence[float],  # learning rate of each step
     losses: Sequence[float],  # loss of each, a running mean as fastai's `Recorder` keeps it
 ) -> None:
-    "Write steps.csv: every step, or of a long training every so-manieth and the last."
+    "Write steps.csv: every step, or of a long training some of them, evenly, and the last."
     n = len(lrs)
     kept = [*range(0, n - 1, -(-n // KEPT_STEPS)), n - 1] if n else []
     with open(folder / STEPS, "w", newline="") as file:
@@ -120,22 +139,29 @@ def write_steps(
 
 def export_run(
     name: str | Path,  # of a run, or its folder
-    to: str | Path | None = None,  # .pkl or .safetensors to write; None: the run's name with .pkl
+    to: str | Path | None = None,  # .safetensors, .onnx or .pkl to write; None: the run's name with .safetensors
     runs: str | Path = "runs",  # folder of the run folders
+    int8: bool = False,  # whether an .onnx computes in integers of 8 bits
 ) -> Path:
-    """Copy a run's learner to one file, or write its weights to a .safetensors, which holds no code.
+    """One file with a run's network: a .safetensors or an .onnx, which hold no code, or its learner as fastai's .pkl.
 
-    Raises: `BadSetting` if the file exists, or for an architecture that a .safetensors cannot hold.
+    An .onnx is tried out on training images of the run. Raises: `BadSetting`, if the file exists, too; `BadData`.
     """
     run = find_run(name, runs)
-    to = Path(to or f"{run.path.name}.pkl")
+    to = Path(to or f"{run.path.name}.safetensors")
+    if to.suffix not in (*SUFFIXES, ".pkl") or (int8 and to.suffix != ".onnx"):
+        allowed = "an .onnx" if int8 else f"a {', '.join(SUFFIXES)} or .pkl"
+        raise BadSetting(f"{to} is no file to export to{' in int8' if int8 else ''}; {allowed} is wanted")
     if to.exists():
         raise BadSetting(f"{to} exists; name another file")
-    if to.suffix == ".safetensors":
-        from digitfast.predictor import predictor_of, save_predictor
-        return save_predictor(predictor_of(run.learner(), run.summary), to)
+    if to.suffix == ".onnx":
+        from digitfast.onnx_export import TRIED, export_onnx
+        predictor = run.predictor()
+        return export_onnx(predictor, to, _training_images(predictor, TRIED), int8)
+    if to.suffix != ".pkl":
+        run.predictor()  # so that no damaged one is handed on
     with whole_file(to) as part:
-        shutil.copyfile(run.path / LEARNER, part)
+        shutil.copyfile(run.path / (LEARNER if to.suffix == ".pkl" else MODEL), part)
     return to
 
 
@@ -148,7 +174,7 @@ def find_run(
         if (folder / SUMMARY).is_file():
             if run := _read_run(folder):
                 return run
-            raise RunNotFound(f"{folder / SUMMARY} is damaged; the network may still open: {folder / LEARNER}")
+            raise RunNotFound(f"{folder / SUMMARY} is damaged; the network may still open: {folder / MODEL}")
         if (folder / CHECKPOINTS).is_dir():
             raise RunNotFound(f"{folder} is not finished: its training still runs or was stopped; go on with: "
                               f"digitfast fit --resume {folder}")
@@ -172,3 +198,13 @@ def _read_run(folder: Path) -> Run | None:
         return None
     wanted = {"settings", "accuracy", "seconds"}
     return Run(folder, summary) if isinstance(summary, dict) and wanted <= summary.keys() else None
+
+
+def _training_images(predictor: Predictor, n: int) -> np.ndarray:
+    "At most `n` of the images that a network was trained on, drawn at random, as it takes them."
+    from digitfast.loaders import find_splits  # so that a folder can be read without fastai
+    from digitfast.sources import digits_path
+    path = digits_path(predictor.source)
+    files = sorted((path / find_splits(path, need_valid=False)[0]).glob("*/*"))
+    chosen = np.random.default_rng(0).permutation(len(files))[:n]
+    return np.stack([np.asarray(fit_square(read_grey(files[i]), predictor.size)) for i in chosen])

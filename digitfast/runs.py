@@ -6,6 +6,7 @@ import shutil
 import time
 import warnings
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -32,11 +33,13 @@ from digitfast.files import whole_file
 from digitfast.learners import digit_learner
 from digitfast.loaders import SPLITS, ResidentDL, digit_dls, find_splits
 from digitfast.non_digits import non_digits as non_digit_images
+from digitfast.predictor import predictor_of, save_predictor
 from digitfast.registry import log_callback, optimizer
 from digitfast.run_folders import (
     CHECKPOINTS,
     HISTORY,
     LEARNER,
+    MODEL,
     SUMMARY,
     Run,
     is_unfinished,
@@ -85,7 +88,7 @@ def train_run(
     runs: str = "runs",  # folder of the run folders
     log: str | None = None,  # tensorboard: its event files as well, in the run folder; None: none
 ) -> Run:
-    """Train a network from digits to a run folder: learner.pkl, settings.ini, history.csv, steps.csv and summary.json.
+    """Train a network from digits to a run folder: its network twice, settings, history, steps and summary.json.
 
     Checkpoints are kept in it while it trains: `resume_run` goes on from the last one. The folder of a run that fails
     or is interrupted before the first one is removed. summary.json is written last, so a folder without one is no
@@ -172,7 +175,7 @@ def _train(folder: Path, settings: dict[str, Any], learn: Learner, cbs: list, st
             "data": {"path": str(dls.path), "sha256": checksum, "training_images": len(dls.train_ds)},
             **circumstances(dls.device),
         }
-        save_learner(learn, folder / LEARNER)
+        run = _kept(learn, folder, summary)
         summary["seconds"]["total"] = round(time.perf_counter() - start, 2)
         with whole_file(folder / SUMMARY) as part:
             part.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
@@ -181,7 +184,7 @@ def _train(folder: Path, settings: dict[str, Any], learn: Learner, cbs: list, st
             e.add_note(f"go on with: digitfast fit --resume {folder}")
         raise
     shutil.rmtree(folder / CHECKPOINTS)
-    return Run(folder, summary)
+    return run
 
 
 def find_lr(
@@ -213,6 +216,13 @@ def find_lr(
         figure.savefig(plot, dpi=120, bbox_inches="tight")
         plt.close(figure)
     return {name: float(rate) for name, rate in found._asdict().items()}
+
+
+def _kept(learn: Learner, folder: Path, summary: dict[str, Any]) -> Run:
+    "The run, once its network is in its folder: as fastai's .pkl, and as what can hold no code."
+    pickled = save_learner(learn, folder / LEARNER)
+    save_predictor(predictor_of(learn, summary), folder / MODEL)
+    return Run(folder, summary, sha256(pickled.read_bytes()).hexdigest())
 
 
 def test_folder(
@@ -260,11 +270,11 @@ def _non_digits(dls: DataLoaders, seed: int) -> torch.Tensor:
 def _calibration(learn: Learner, no_digit: bool) -> dict[str, float]:
     "What held-out images say of the probabilities: the temperature that makes them right, and where to say \"unsure\"."
     with learn.no_bar():
-        outputs, labels = learn.get_preds(dl=learn.dls.valid, act=noop)
+        outputs, labels = (t.numpy() for t in learn.get_preds(dl=learn.dls.valid, act=noop))
     temperature = fit_temperature(outputs, labels, no_digit)
     before, after = (probabilities(outputs, t, no_digit) for t in (1.0, temperature))
     return {"temperature": round(temperature, 4),
-            "threshold": round(float(after[:, :-1].amax(1).quantile(REFUSED)), 4),
+            "threshold": round(float(np.quantile(after[:, :-1].max(1), REFUSED)), 4),
             "expected_calibration_error": round(expected_calibration_error(after, labels), 5),
             "without_temperature": round(expected_calibration_error(before, labels), 5)}
 

@@ -1,11 +1,13 @@
 """A trained network as a file, and back."""
+import io
 import pickle
 import warnings
+from hashlib import sha256
 from pathlib import Path
 
 from fastai.learner import Learner, load_learner
 
-from digitfast.errors import BadData, RunNotFound
+from digitfast.errors import BadData, BadSetting, RunNotFound
 from digitfast.files import whole_file
 
 
@@ -25,19 +27,26 @@ def save_learner(
 
 def open_learner(
     path: str | Path,  # of a .pkl from `save_learner` or `Learner.export`
+    trust: bool = False,  # whether code in the file may be run
+    known: str | None = None,  # SHA-256 of a file that you wrote yourself: one that has it needs no `trust`
 ) -> Learner:
     """The `Learner` in a .pkl file, on the CPU, ready to predict.
 
-    A .pkl can run any code when it is opened: open only files that you trust.
-    Raises: `RunNotFound`, `BadData`.
+    A .pkl can run any code when it is opened: trust only files that you or those whom you trust have made.
+    Raises: `RunNotFound`, `BadData`, `BadSetting` for a file that is not trusted.
     """
     path = Path(path)
     if not path.is_file():
         raise RunNotFound(f"{path} is no file; a .pkl from `digitfast fit` or `learn.export()` is wanted")
+    content = path.read_bytes()  # once, so that what is opened is what was compared
+    if not (trust or sha256(content).hexdigest() == known):
+        raise BadSetting(f"{path} was not opened: a .pkl can run any code. Open a .safetensors, which cannot, such as "
+                         "the model.safetensors of a run folder; or, if you know who made the .pkl, say so: --trust at "
+                         "the prompt, trust=True in Python")
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*insecure pickle")  # it is said above
-            return load_learner(path)
+            return load_learner(io.BytesIO(content))
     except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, UnboundLocalError, RuntimeError) as e:
         raise BadData(f"{path} cannot be opened as a fastai learner ({e}); it is no .pkl of a learner, or it was made "
                       "with other versions of fastai or digitfast") from e

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load, save
 
 from digitfast.errors import BadData
 from digitfast.files import whole_file
 
+BLANK = "0" * 64  # what stands for the checksum while it is taken
 _SEAL = re.compile(rb'"sha256":"([0-9a-f]{64})"')  # inside the JSON of the facts its quotes have backslashes
-_BLANK = "0" * 64  # what stands there while the checksum is taken
 
 
 def write_sealed(
@@ -21,34 +20,53 @@ def write_sealed(
     facts: dict[str, Any],  # what JSON can hold
 ) -> Path:
     "Write a sealed file, in one step: a file of that name is always whole. Raises: `OSError`, as for a full disk."
-    path = Path(path)
+    from safetensors.torch import save  # here, as checksums of other files need no torch
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    blank = save(tensors, {"digitfast": json.dumps(facts, ensure_ascii=False), "sha256": _BLANK})
-    start, end = _SEAL.search(blank).span(1)
-    with whole_file(path) as part, open(part, "wb") as file:
-        file.write(blank[:start])
-        file.write(sha256(blank).hexdigest().encode())
-        file.write(memoryview(blank)[end:])
-    return path
+    blank = save(tensors, {"digitfast": json.dumps(facts, ensure_ascii=False), "sha256": BLANK})
+    return write_with_checksum(path, blank, _SEAL)
 
 
 def read_sealed(
     path: str | Path,  # of a file from `write_sealed`
 ) -> tuple[dict, dict[str, Any]]:  # tensors by name, on the CPU; facts
     "What a sealed file holds; no code in it is run. Raises: `BadData` for one that was changed, cut off or is another."
+    from safetensors.torch import load
     content = Path(path).read_bytes()
-    header = content[:8 + int.from_bytes(content[:8], "little")]
-    if not (seal := _SEAL.search(header)):
+    length = int.from_bytes(content[:8], "little")
+    check_checksum(path, content, _SEAL, 8 + length)
+    try:
+        facts = json.loads(json.loads(content[8:8 + length])["__metadata__"]["digitfast"])
+        return load(content), facts
+    except (SafetensorError, LookupError, ValueError, TypeError, RecursionError) as e:
+        raise BadData(f"{path} is no file that digitfast sealed ({e})") from e
+
+
+def write_with_checksum(
+    path: str | Path,  # of the file to write
+    content: bytes,  # with `BLANK` where the checksum belongs
+    place: re.Pattern,  # whose first group that is
+) -> Path:
+    "Write `content` with its SHA-256 in it, in one step. Raises: `OSError`."
+    path, (start, end) = Path(path), place.search(content).span(1)
+    with whole_file(path) as part, open(part, "wb") as file:
+        file.write(memoryview(content)[:start])
+        file.write(sha256(content).hexdigest().encode())
+        file.write(memoryview(content)[end:])
+    return path
+
+
+def check_checksum(
+    path: str | Path,  # that the file has, for the message
+    content: bytes,  # of a file from `write_with_checksum`
+    place: re.Pattern,  # as it was given there
+    head: int | None = None,  # bytes at the start that the checksum is among; None: all
+) -> None:
+    "Raise `BadData` for content that was changed or cut off, or that is of another file."
+    if not (seal := place.search(content[:head])):
         raise BadData(f"{path} is no file that digitfast sealed: it has no checksum")
     start, end = seal.span(1)
-    checked = sha256(content[:start])
-    checked.update(_BLANK.encode())
+    checked = sha256(memoryview(content)[:start])
+    checked.update(BLANK.encode())
     checked.update(memoryview(content)[end:])
     if checked.hexdigest().encode() != seal.group(1):
         raise BadData(f"{path} is damaged: it does not have the checksum that it was written with")
-    try:
-        length = int.from_bytes(content[:8], "little")
-        facts = json.loads(json.loads(content[8:8 + length])["__metadata__"]["digitfast"])
-        return load(content), facts
-    except (SafetensorError, LookupError, ValueError, TypeError) as e:
-        raise BadData(f"{path} is no file that digitfast sealed ({e})") from e

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
+import scipy  # scipy.ndimage comes when it is first used: it takes longer than an answer
 
 INKED = 0.3  # density from which pixels hang together
 WIDE = 1.7  # of a digit's width at most, as a part of its line's height
@@ -58,8 +58,8 @@ def find_pieces(
     density: np.ndarray,  # float32 `[h, w]`, 0 = paper to 1 = ink
 ) -> list[Piece]:
     "The connected pieces of ink, but for specks."
-    labels, n = ndimage.label(density > INKED, np.ones((3, 3)))
-    boxes = ndimage.find_objects(labels)
+    labels, n = scipy.ndimage.label(density > INKED, np.ones((3, 3)))
+    boxes = scipy.ndimage.find_objects(labels)
     sides = np.array([max(b[0].stop - b[0].start, b[1].stop - b[1].start) for b in boxes])
     order = np.argsort(-sides, kind="stable")[:MOST_PIECES]
     pieces = [_cut_out(density, labels, i, boxes[i]) for i in order if sides[i] >= 3]
@@ -75,7 +75,7 @@ def _cut_out(density: np.ndarray, labels: np.ndarray, i: int, box: tuple[slice, 
     "Piece number `i`, counted from 0, with the faint rim of its ink."
     rows, columns = (slice(max(0, b.start - 1), b.stop + 1) for b in box)
     own = labels[rows, columns]
-    near = ndimage.binary_dilation(own == i + 1, np.ones((3, 3))) & ((own == 0) | (own == i + 1))
+    near = scipy.ndimage.binary_dilation(own == i + 1, np.ones((3, 3))) & ((own == 0) | (own == i + 1))
     return Piece(columns.start, rows.start, np.where(near, density[rows, columns], 0))
 
 

@@ -4,19 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from sklearn.datasets import load_digits
 
-from digitfast.answers import SUFFIXES
+from digitfast.answers import PICTURES
 from digitfast.calibration import accuracy_over_coverage, expected_calibration_error
-from digitfast.digit_form import SIDE, mnist_form
 from digitfast.errors import BadData
 from digitfast.ink import SMALL, find_ink
 from digitfast.photos import synthetic_photo
-from digitfast.pictures import fit_square, read_picture
+from digitfast.pictures import fit_square, read_grey, read_picture
 from digitfast.predictor import Predictor
-from digitfast.reading import read_digit, read_digits
+from digitfast.reading import network_form, read_digit, read_digits
 from digitfast.sources import digits_path
 
 PHOTOS, SEED = 500, 20261124  # single digits, and rows; the seed of both
@@ -52,13 +50,13 @@ def answer_pictures(
     forms, squares, rows = [], [], {}
     for i, picture in enumerate(pictures):
         grey, _ = read_picture(picture)
-        squares.append(np.asarray(fit_square(Image.fromarray(grey), SIDE)))
+        squares.append(np.asarray(fit_square(Image.fromarray(grey), predictor.size)))
         if min(grey.shape) < SMALL:
-            forms.append(mnist_form(find_ink(grey, ink).density))
+            forms.append(network_form(find_ink(grey, ink).density, predictor))
         else:
             digit, _ = read_digit(picture, predictor, ink)
             rows[i] = nothing if digit is None else np.array([*digit.probabilities.values(), digit.no_digit])
-            forms.append(np.zeros((SIDE, SIDE), np.uint8))
+            forms.append(np.zeros((predictor.size,) * 2, np.uint8))
     chances = predictor.chances(np.stack(forms))
     for i, row in rows.items():
         chances[i] = row
@@ -68,20 +66,29 @@ def answer_pictures(
 def evaluate_pictures(
     predictor: Predictor,
     folder: str | Path,  # of class folders
+    as_is: bool = False,  # whether the pictures are as those that the network was trained on, and want only their size
 ):
-    "The `Evidence` of the pictures in class folders, brought into MNIST's form. Raises: `BadData`, `BadImage`."
+    """The `Evidence` of the pictures in class folders, brought into MNIST's form unless they are taken as they are.
+
+    Raises: `BadData`, `BadImage`.
+    """
     from digitfast.evaluation import Evidence
-    files = sorted(f for f in Path(folder).glob("*/*") if f.suffix.lower() in SUFFIXES)
+    files = sorted(f for f in Path(folder).glob("*/*") if f.suffix.lower() in PICTURES)
     if not files:
         raise BadData(f"{folder} holds no class folders with images")
     index = {label: i for i, label in enumerate(predictor.vocab)}
     if strange := {f.parent.name for f in files} - set(index):
         raise BadData(f"{folder} has classes that the network does not know: {', '.join(sorted(strange))}; "
                       f"it knows {', '.join(index)}")
-    answers = answer_pictures(predictor, files, [index[f.parent.name] for f in files])
+    labels = np.array([index[f.parent.name] for f in files])
+    if as_is:
+        squares = [np.asarray(fit_square(read_grey(f), predictor.size)) for f in files]
+        chances = predictor.chances(np.stack(squares))
+    else:
+        chances = answer_pictures(predictor, files, labels).chances
     confusion = np.zeros((len(index), len(index)), dtype=int)
-    np.add.at(confusion, (answers.labels, answers.chances[:, :-1].argmax(1)), 1)
-    right = answers.chances[np.arange(len(files)), answers.labels]
+    np.add.at(confusion, (labels, chances[:, :-1].argmax(1)), 1)
+    right = chances[np.arange(len(files)), labels]
     return Evidence(list(index), confusion, float(-np.log(right.clip(1e-12)).mean()))
 
 
@@ -148,9 +155,9 @@ def _show_refused(show, predictor: Predictor, fonts: dict[str, Path], rng: np.ra
 
 def _show_trust(show, mnist: Answers) -> None:
     "How far the probabilities for MNIST's test images can be believed."
-    chances, labels = torch.from_numpy(mnist.chances), torch.from_numpy(mnist.labels)
-    show(f"expected calibration error on MNIST's test images: {expected_calibration_error(chances, labels):.2%}")
-    covered = accuracy_over_coverage(chances, labels)
+    error, covered = (measure(mnist.chances, mnist.labels) for measure in (expected_calibration_error,
+                                                                           accuracy_over_coverage))
+    show(f"expected calibration error on MNIST's test images: {error:.2%}")
     show("accuracy among the surest: " + ", ".join(f"{a:.2%} of {part:.0%}" for part, a in covered.items()))
 
 

@@ -66,8 +66,8 @@ def test_networks_by_name(tmp_path, pictures):
     file = save_predictor(Predictor.packed(), tmp_path / "net.safetensors")
     assert is_network(file) and not is_network(pictures) and not is_network(pictures / "a.png")
     assert is_network(tmp_path / "absent.safetensors") and not is_network("absent", tmp_path)
-    assert open_network().for_pictures() is Predictor.packed() and open_network().source == "mnist"
-    assert open_network(file).for_pictures().threshold == open_network(PACKED).for_pictures().threshold
+    assert open_network() is Predictor.packed() and open_network().source == "mnist"
+    assert open_network(file).threshold == open_network(PACKED).threshold
     with pytest.raises(RunNotFound, match="there is no run 'absent'"):
         open_network("absent", tmp_path)
 

@@ -1,6 +1,7 @@
 "Against numbers that are known: by how the data were made, or by hand."
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,35 +12,43 @@ from digitfast.calibration import (
     probabilities,
     reliability,
 )
+from digitfast.models import with_no_digit
 
 
 def drawn(temperature, no_digit=False, n=20_000):
     "Logits, and labels that come as often as the logits say at that temperature."
     rng = torch.Generator().manual_seed(0)
     logits = torch.randn(n, 10, generator=rng, dtype=torch.float64) * 3
-    chances = probabilities(logits, temperature, no_digit)
-    return logits, torch.multinomial(chances, 1, generator=rng)[:, 0]
+    chances = torch.from_numpy(probabilities(logits, temperature, no_digit))
+    return logits.numpy(), torch.multinomial(chances, 1, generator=rng)[:, 0].numpy()
 
 
 def sure(*answers):
     "Chances of two classes and of \"no digit\", from how likely the first class is."
-    return torch.tensor([[p, 0.95 - p, 0.05] for p in answers], dtype=torch.float64)
+    return np.array([[p, 0.95 - p, 0.05] for p in answers])
 
 
 def test_probabilities_by_hand():
-    logits = torch.tensor([[math.log(3.0), 0.0], [0.0, math.log(2.0)]])
-    known = torch.tensor([[3 / 5, 1 / 5, 1 / 5], [1 / 4, 2 / 4, 1 / 4]], dtype=torch.float64)
-    assert torch.allclose(probabilities(logits, no_digit=True), known, atol=1e-6)  # its logit is 0, and e to it 1
-    closed = torch.tensor([[3 / 4, 1 / 4, 0], [1 / 3, 2 / 3, 0]], dtype=torch.float64)
-    assert torch.allclose(probabilities(logits), closed, atol=1e-6)
-    assert torch.allclose(probabilities(logits * 2, 2.0, no_digit=True), known, atol=1e-6)
-    assert probabilities(logits.half()).dtype == torch.float64
+    logits = np.array([[math.log(3.0), 0.0], [0.0, math.log(2.0)]])
+    known = np.array([[3 / 5, 1 / 5, 1 / 5], [1 / 4, 2 / 4, 1 / 4]])
+    assert np.allclose(probabilities(logits, no_digit=True), known, atol=1e-6)  # its logit is 0, and e to it 1
+    closed = np.array([[3 / 4, 1 / 4, 0], [1 / 3, 2 / 3, 0]])
+    assert np.allclose(probabilities(logits), closed, atol=1e-6)
+    assert np.allclose(probabilities(logits * 2, 2.0, no_digit=True), known, atol=1e-6)
+    assert probabilities(logits.astype(np.float16)).dtype == np.float64
+
+
+@pytest.mark.parametrize("no_digit", [False, True])
+def test_they_are_those_that_networks_learn_with(no_digit):
+    logits = torch.randn(50, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 9
+    wanted = (with_no_digit(logits / 1.7) if no_digit else logits / 1.7).softmax(dim=1)
+    assert np.allclose(probabilities(logits.numpy(), 1.7, no_digit)[:, :wanted.shape[1]], wanted, atol=1e-12)
 
 
 def test_probabilities_far_out():
     for no_digit in (False, True):
-        chances = probabilities(torch.tensor([[1e4, -1e4, 0.0], [-1e4, -1e4, -1e4]]), 0.1, no_digit)
-        assert torch.isfinite(chances).all() and torch.allclose(chances.sum(1), torch.ones(2, dtype=torch.float64))
+        chances = probabilities(np.array([[1e4, -1e4, 0.0], [-1e4, -1e4, -1e4]]), 0.1, no_digit)
+        assert np.isfinite(chances).all() and np.allclose(chances.sum(1), 1)
     assert chances[0].tolist() == [1, 0, 0, 0] and chances[1].tolist() == [0, 0, 0, 1]
 
 
@@ -58,14 +67,14 @@ def test_at_its_temperature_a_network_is_as_often_right_as_it_says(no_digit):
 
 
 def test_temperature_of_few_and_hopeless_images():
-    assert 0.1 <= fit_temperature(torch.tensor([[1.0, 2.0]]), torch.tensor([1])) <= 10
-    assert fit_temperature(torch.tensor([[900.0, 0.0]] * 5), torch.tensor([1] * 5)) <= 10  # never right, wholly sure
-    assert fit_temperature(torch.tensor([[3.0, 0.0]] * 10), torch.tensor([0] * 10)) == pytest.approx(0.1, rel=0.01)
-    assert fit_temperature(torch.tensor([[3.0, 0.0]] * 10), torch.tensor([0, 1] * 5)) == pytest.approx(10, rel=0.01)
+    assert 0.1 <= fit_temperature(np.array([[1.0, 2.0]]), np.array([1])) <= 10
+    assert fit_temperature(np.array([[900.0, 0.0]] * 5), np.array([1] * 5)) <= 10  # never right, wholly sure
+    assert fit_temperature(np.array([[3.0, 0.0]] * 10), np.array([0] * 10)) == pytest.approx(0.1, rel=0.01)
+    assert fit_temperature(np.array([[3.0, 0.0]] * 10), np.array([0, 1] * 5)) == pytest.approx(10, rel=0.01)
 
 
 def test_calibration_error_by_hand():
-    chances, labels = sure(0.9, 0.8, 0.6, 0.55), torch.tensor([0, 1, 0, 0])
+    chances, labels = sure(0.9, 0.8, 0.6, 0.55), np.array([0, 1, 0, 0])
     whole = abs(1 - 0.9 + 0 - 0.8 + 1 - 0.6 + 1 - 0.55) / 4
     in_fifths = (abs(1 - 0.9 + 0 - 0.81) + abs(1 - 0.61 + 1 - 0.65)) / 4
     assert expected_calibration_error(chances, labels, bins=1) == pytest.approx(whole)
@@ -73,21 +82,21 @@ def test_calibration_error_by_hand():
 
 
 def test_reliability_by_hand():
-    rows = reliability(sure(0.9, 0.8, 0.6, 0.55), torch.tensor([0, 1, 0, 0]), bins=4)
-    assert torch.allclose(rows, torch.tensor([[0, 0, 0], [0, 0, 0], [2, 1.15, 2], [2, 1.7, 1]]).double())
+    rows = reliability(sure(0.9, 0.8, 0.6, 0.55), np.array([0, 1, 0, 0]), bins=4)
+    assert np.allclose(rows, [[0, 0, 0], [0, 0, 0], [2, 1.15, 2], [2, 1.7, 1]])
 
 
 def test_calibration_error_at_the_ends():
-    certain = torch.tensor([[1.0, 0, 0], [0, 1.0, 0]], dtype=torch.float64)
-    assert expected_calibration_error(certain, torch.tensor([0, 1])) == 0
-    assert expected_calibration_error(certain, torch.tensor([1, 0])) == 1
-    assert expected_calibration_error(certain, torch.tensor([0, 0])) == 0.5
-    assert expected_calibration_error(torch.tensor([[0.0, 0.0, 1.0]]).double(), torch.tensor([1])) == 0
+    certain = np.array([[1.0, 0, 0], [0, 1.0, 0]])
+    assert expected_calibration_error(certain, np.array([0, 1])) == 0
+    assert expected_calibration_error(certain, np.array([1, 0])) == 1
+    assert expected_calibration_error(certain, np.array([0, 0])) == 0.5
+    assert expected_calibration_error(np.array([[0.0, 0.0, 1.0]]), np.array([1])) == 0
 
 
 def test_accuracy_over_coverage_by_hand():
     chances = sure(0.7, 0.9, 0.6, 0.8)  # the surest is right, the next one wrong, the others right
-    labels = torch.tensor([0, 0, 0, 1])
+    labels = np.array([0, 0, 0, 1])
     assert accuracy_over_coverage(chances, labels, (1.0, 0.75, 0.5, 0.25, 0.01)) == {
         1.0: 3 / 4, 0.75: pytest.approx(2 / 3), 0.5: 1 / 2, 0.25: 1.0, 0.01: 1.0}
 
@@ -100,6 +109,6 @@ def test_surer_answers_are_righter():
 
 def test_no_digit_is_no_answer():
     "An image that is likeliest no digit counts by the likeliest class."
-    chances = torch.tensor([[0.3, 0.1, 0.6]], dtype=torch.float64)
-    assert accuracy_over_coverage(chances, torch.tensor([0]), (1.0,)) == {1.0: 1.0}
-    assert expected_calibration_error(chances, torch.tensor([0])) == pytest.approx(0.7)
+    chances = np.array([[0.3, 0.1, 0.6]])
+    assert accuracy_over_coverage(chances, np.array([0]), (1.0,)) == {1.0: 1.0}
+    assert expected_calibration_error(chances, np.array([0])) == pytest.approx(0.7)

@@ -45,7 +45,7 @@ def outcome(run):
     "What two runs have in common if they are the same: weights, lines of history.csv but for the time, results."
     lines = [list(row.values())[:-1] for row in run.history()]
     kept = {key: run.summary[key] for key in ("accuracy", "validation_loss", "training_loss", "calibration")}
-    return {name: t.tolist() for name, t in run.learner().model.state_dict().items()}, lines, kept
+    return {name: t.tolist() for name, t in run.predictor().network.model.state_dict().items()}, lines, kept
 
 
 class Stops(Exception):

@@ -46,11 +46,26 @@ def test_fit_evaluate_predict_export(run_cli, fitted, digits, tmp_path):
     code, out, err = run_cli("export", "simple", "--to", "mine.pkl")
     assert code == 0 and out == "mine.pkl\n"
     assert load_learner(tmp_path / "mine.pkl").predict(digits / "testing/4/30.png")[0] == "4"
-    assert f"accuracy {accuracy}" in run_cli("evaluate", "runs/simple/learner.pkl")[1]  # on what it was trained on
-    assert run_cli("predict", "mine.pkl", digits / "testing/4/30.png")[0] == 0
-    assert run_cli("evaluate", "mine.pkl", "--source", digits / "testing")[1].startswith(f"accuracy {accuracy}")
+    trained_on = run_cli("evaluate", "runs/simple/learner.pkl", "--trust")[1]
+    assert f"accuracy {accuracy}" in trained_on and str(digits / "testing") in trained_on
+    assert run_cli("predict", "mine.pkl", "--trust", digits / "testing/4/30.png")[0] == 0
+    evaluated = run_cli("evaluate", "mine.pkl", "--trust", "--source", digits / "testing")[1]
+    assert evaluated.startswith(f"accuracy {accuracy}")
     code, out, err = run_cli("export", "simple", "--to", "mine.pkl")
     assert code == 1 and "mine.pkl exists" in err
+    for command, *more in (("predict", "x.png"), ("read", "x.png"), ("evaluate",)):
+        code, out, err = run_cli(command, "mine.pkl", *more)
+        assert code == 1 and not out and one_line(err) and "mine.pkl was not opened" in err and "--trust" in err
+    assert run_cli("export", "simple")[:2] == (0, "simple.safetensors\n")
+    for file in ("simple.safetensors", "simple.onnx"):
+        if not (tmp_path / file).exists():
+            assert run_cli("export", "simple", "--to", file) == (0, f"{file}\n", "")
+        assert f"accuracy {accuracy}" in run_cli("evaluate", file)[1]
+        again, = json.loads(run_cli("predict", file, "--json", digits / "testing/4/30.png")[1])
+        assert again["probabilities"] == pytest.approx(answer["probabilities"], abs=1e-4)
+    code, out, err = run_cli("export", "simple", "--to", "small.onnx", "--int8")
+    assert (code, err) == (0, "") and re.fullmatch(rf"small.onnx\nfloat32  accuracy {accuracy} on 120 test images\n"
+                                                   r"int8     accuracy \d+\.\d\d% on 120 test images\n", out)
     code, out, err = run_cli("runs")
     assert code == 0 and out.splitlines()[1].split()[:2] == ["simple", accuracy]
 

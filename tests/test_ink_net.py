@@ -1,9 +1,15 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from digitfast.ink_net import InkNet, as_input, ink_chances
+from digitfast import ink as module
+from digitfast.ink import ink_chances
+from digitfast.ink_net import COARSEST, InkNet, as_input
+from digitfast.photos import synthetic_photo
 
 
 def paper_with(draw_on, size=(320, 256), level=220) -> np.ndarray:
@@ -40,3 +46,24 @@ def test_any_size(shape):
     chances = ink_chances(np.full(shape, 200, np.uint8))
     assert chances.shape == shape and chances.dtype == np.float32
     assert chances.min() >= 0 and chances.max() < 0.5
+
+
+def test_onnxruntime_finds_the_same_ink(digits):
+    assert module.COARSEST == COARSEST
+    rng = np.random.default_rng(0)
+    images = np.stack([np.asarray(Image.open(digits / f"testing/{digit}/30.png")) for digit in range(10)])
+    torchs, onnxruntimes = module._of_torch(), module._of_onnxruntime()
+    for shape in ((512, 384), (64, 96), (320, 320)):
+        photo = synthetic_photo(images[rng.permutation(10)[:3]], rng).image
+        grey = np.array(photo.convert("L").resize(shape))[None]
+        found, wanted = onnxruntimes(grey), torchs(grey)
+        assert np.abs(found - wanted).max() < 1e-3 and found.dtype == wanted.dtype and found.shape == wanted.shape
+        assert ((found > 0.5) != (wanted > 0.5)).sum() <= 2 and (wanted > 0.5).any()
+
+
+@pytest.mark.parametrize("first, chosen", [("numpy", "_of_onnxruntime"), ("torch", "_of_torch")])
+def test_torch_only_where_it_is_there_already(first, chosen):
+    code = (f"import sys, {first}, digitfast.ink as ink; ink._of_onnxruntime = lambda: '_of_onnxruntime'; "
+            f"ink._of_torch = lambda: '_of_torch'; print(ink._network(), 'torch' in sys.modules)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [chosen, str(first == "torch")]

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from digitfast.errors import BadImage
+from digitfast.networks import TorchNetwork
 from digitfast.pictures import read_picture
 from digitfast.predictor import Predictor
 from digitfast.reading import Digit, Reading, read_digit, read_digits
@@ -54,7 +55,7 @@ def stub() -> Predictor:
     linear = torch.nn.Linear(28 * 28, 10)
     with torch.no_grad():
         linear.weight.mul_(10)
-    return Predictor(torch.nn.Sequential(torch.nn.Flatten(), linear).eval(), list("0123456789"), no_digit=True)
+    return Predictor(TorchNetwork(torch.nn.Sequential(torch.nn.Flatten(), linear)), list("0123456789"), no_digit=True)
 
 
 STUB = stub()

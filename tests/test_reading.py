@@ -73,7 +73,7 @@ def test_synthetic_photos(mnist):
 
 def test_another_network_may_read(digit_images):
     packed = Predictor.packed()
-    strict = Predictor(packed.model, packed.vocab, packed.no_digit, threshold=1.1)
+    strict = Predictor(packed.network, packed.vocab, packed.no_digit, threshold=1.1)
     reading = read_digits(sheet(digit_images, "42"), strict)
     assert reading.text == "??" and {d.answer for d in reading.lines[0]} == {"unsure"} and reading.digits == []
 

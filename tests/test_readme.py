@@ -89,7 +89,7 @@ def test_links_lead_somewhere():
     assert "CC BY-SA 3.0" in README and (ROOT / "LICENSE").read_text().lstrip().startswith("Apache License")
 
 
-@pytest.mark.parametrize("name", ["digitnet.safetensors", "ink.safetensors"])
+@pytest.mark.parametrize("name", ["digitnet.safetensors", "ink.safetensors", "ink.onnx"])
 def test_model_cards_are_those_of_the_files(name):
     data = ROOT / "digitfast" / "data"
     card = (data / "README.md").read_text(encoding="utf-8").split(f"\n# {name}:")[1].split("\n# ")[0]

@@ -92,7 +92,7 @@ def test_every_part_is_there(run, evidence, html):
 
 def test_precision_recall_and_confusion_are_scikit_learns(evidence, html):
     from sklearn.metrics import confusion_matrix, precision_score, recall_score
-    answers = evidence.chances[:, :-1].argmax(dim=1)
+    answers = evidence.chances[:, :-1].argmax(axis=1)
     kind = {"average": None, "zero_division": 0}
     rows = re.findall(r'<th scope="row">(\d)</th><td class="few">(\d+)</td><td>([\d.]+).%</td><td class="bar">.*?</td>'
                       r'<td>([\d.]+).%</td>', html)

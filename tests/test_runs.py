@@ -21,7 +21,7 @@ def quick(digits, tmp_path, monkeypatch):
 def test_run_folder_has_everything(quick, digits):
     run = train_run(**quick, epochs=3)
     assert sorted(f.name for f in run.path.iterdir()) == [
-        "history.csv", "learner.pkl", "settings.ini", "steps.csv", "summary.json"]
+        "history.csv", "learner.pkl", "model.safetensors", "settings.ini", "steps.csv", "summary.json"]
     summary = json.loads((run.path / "summary.json").read_text())
     assert summary == run.summary == find_run("simple").summary
     assert summary["data"]["sha256"] == folder_facts(digits)["sha256"]

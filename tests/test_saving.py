@@ -1,15 +1,16 @@
 import pickle
+from hashlib import sha256
 
 import pytest
 import torch
 
-from digitfast import BadData, RunNotFound, open_learner, save_learner
+from digitfast import BadData, BadSetting, RunNotFound, open_learner, save_learner
 
 
 def test_saved_and_opened(trained, digits, tmp_path):
     file = save_learner(trained, tmp_path / "mine.pkl")
     assert [f.name for f in tmp_path.iterdir()] == ["mine.pkl"] and file.stat().st_size < 1_000_000
-    again = open_learner(file)
+    again = open_learner(file, trust=True)
     with again.no_bar(), trained.no_bar():
         for image in list((digits / "testing/7").iterdir())[:3]:
             assert torch.equal(again.predict(image)[2], trained.predict(image)[2])
@@ -28,13 +29,21 @@ def test_a_failed_export_leaves_the_old_file(trained, tmp_path, monkeypatch):
     assert file.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_file_that_is_not_trusted_is_not_opened(trained, tmp_path):
+    file = save_learner(trained, tmp_path / "mine.pkl")
+    for known in (None, "0" * 64):
+        with pytest.raises(BadSetting, match=f"{file} was not opened.*any code.*safetensors.*--trust.*trust=True"):
+            open_learner(file, known=known)
+    assert open_learner(file, known=sha256(file.read_bytes()).hexdigest()).dls.vocab == trained.dls.vocab
+
+
 def test_what_is_no_learner(tmp_path):
     with pytest.raises(RunNotFound, match="absent.pkl"):
         open_learner(tmp_path / "absent.pkl")
     for content in (b"", b"text", pickle.dumps({"a": 1})):
         (tmp_path / "bad.pkl").write_bytes(content)
         with pytest.raises(BadData, match="bad.pkl"):
-            open_learner(tmp_path / "bad.pkl")
+            open_learner(tmp_path / "bad.pkl", trust=True)
     torch.save({"a": 1}, tmp_path / "bad.pkl")
     with pytest.raises(BadData, match="bad.pkl cannot be opened as a fastai learner"):
-        open_learner(tmp_path / "bad.pkl")
+        open_learner(tmp_path / "bad.pkl", trust=True)

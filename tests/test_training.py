@@ -209,7 +209,7 @@ def test_non_digits_are_learned_beside_the_digits(digits, capsys):
     with torch.no_grad():
         none = probabilities(learn.model.eval()(fresh), no_digit=True)[:, -1]
         digit = probabilities(learn.model(learn.dls.valid.one_batch()[0]), no_digit=True)[:, -1]
-    assert (none > 0.5).float().mean() > 0.9 > 0.2 > (digit > 0.5).float().mean()
+    assert (none > 0.5).mean() > 0.9 > 0.2 > (digit > 0.5).mean()
     with pytest.raises(BadSetting, match="non_digits=0"):
         NonDigits(noise, 0)
 

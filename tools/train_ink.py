@@ -1,4 +1,6 @@
-"""Train digitfast's ink network on drawn scenes: `python tools/train_ink.py OUTPUT.safetensors [SCENES] [EPOCHS]`."""
+"""Train digitfast's ink network on drawn scenes: `python tools/train_ink.py OUTPUT.safetensors [SCENES] [EPOCHS]`.
+
+Beside it comes the same network as an .onnx."""
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -9,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from ink_marks import SIDE
+from ink_onnx import write_ink_onnx
 from ink_scenes import scene
 from PIL import Image
 from safetensors.torch import save_file
@@ -90,6 +93,7 @@ def main(output: Path, n: int = 16000, epochs: int = 8) -> None:
     model = train(images[n // 50:], images[:n // 50], epochs)
     save_file({name: weight.half().contiguous() for name, weight in model.state_dict().items()
                if weight.is_floating_point()}, output)
+    write_ink_onnx(output)
     print(f"{output} after {time.time() - start:.0f} s")
 
 

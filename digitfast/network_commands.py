@@ -1,0 +1,124 @@
+"""The commands that ask trained networks: they parse, call and print.
+
+torch and fastai are imported inside the commands, so that `digitfast --help` and a mistyped option answer at once.
+"""
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from digitfast.options import NETWORK, AsJson, Images, Ink, RunsFolder, Steps, Trust, complain
+
+
+def evaluate(
+    target: Annotated[str | None, typer.Argument(metavar="[RUN|FILE]", help=NETWORK.capitalize())] = None,
+    source: Annotated[str | None, typer.Option(
+        help="Digits to test on, as for fit; a folder may also hold the class folders themselves. "
+             "Default: what the network was trained on; mnist for a .pkl that lies in no run folder.")] = None,
+    sets: Annotated[bool, typer.Option("--sets", help="Instead, a table over MNIST, other people's digits, handwriting "
+                                       "fonts, synthetic photos, and what is no digit. Some minutes.")] = False,
+    trust: Trust = False,
+    runs: RunsFolder = "runs",
+):
+    "Accuracy on the test images with its 95 % interval, and which digits are mistaken for which."
+    from digitfast.answers import open_network
+    predictor = open_network(target, runs, trust)
+    if sets:
+        from digitfast.test_sets import evaluate_sets
+        evaluate_sets(predictor, lambda line: print(line, flush=True))
+        return
+    from digitfast.runs import test_folder
+    from digitfast.test_sets import evaluate_pictures
+    folder = test_folder(source or predictor.source)
+    evidence = evaluate_pictures(predictor, folder, predictor.form != "mnist" or source in (None, predictor.source))
+    low, high = evidence.interval
+    print(f"accuracy {evidence.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), loss {evidence.loss:.4f}, "
+          f"{evidence.n:,} images of {folder}")
+    width = max(5, *(len(label) + 1 for label in evidence.vocab))
+    print("\nactual \\ predicted\n" + "".join(label.rjust(width) for label in ["", *evidence.vocab]))
+    for label, row in zip(evidence.vocab, evidence.confusion, strict=True):
+        print("".join(str(cell).rjust(width) for cell in [label, *row]))
+    if mistakes := evidence.most_confused():
+        print("\nmost often: " + ", ".join(f"{a} taken for {p} ({count})" for a, p, count in mistakes))
+
+
+def report(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Name or folder of a run.")],
+    to: Annotated[Path | None, typer.Option(
+        help="File to write: .html. Default: report.html in the run folder.")] = None,
+    runs: RunsFolder = "runs",
+):
+    "One page with pictures of all that is known of a run: curves, mistakes, calibration, labels that look wrong."
+    from digitfast.report_page import write_report
+    from digitfast.run_folders import find_run
+    found = find_run(run, runs)
+    print(write_report(found, to))
+    print(found.result)
+
+
+def predict(
+    images: Images,
+    as_json: AsJson = False,
+    as_is: Annotated[bool, typer.Option("--as-is", help="The pictures are as those that the network was trained on: "
+                                        "MNIST's have light ink on a dark ground. So are those for a network that was "
+                                        "trained on other digits than mnist.")] = False,
+    ink: Ink = "auto",
+    steps: Steps = None,
+    trust: Trust = False,
+    runs: RunsFolder = "runs",
+):
+    "The digit in each picture and its probability, or that it is unsure, or no digit. For numbers see: digitfast read"
+    from digitfast.answers import digit_line, network_and_pictures, predict_pictures
+    predictor, images = network_and_pictures(images, runs, trust)
+    answers = predict_pictures(images, predictor, ink, as_is or predictor.form != "mnist", steps)
+    _print_answers(answers, as_json, digit_line)
+
+
+def read(
+    images: Images,
+    as_json: AsJson = False,
+    boxes: Annotated[Path | None, typer.Option(help="PNG to draw the picture with a box for each digit into.")] = None,
+    ink: Ink = "auto",
+    steps: Steps = None,
+    trust: Trust = False,
+    runs: RunsFolder = "runs",
+):
+    "The numbers in each picture, line by line, and how sure each digit is; ? stands for a mark that may be one."
+    from digitfast.answers import network_and_pictures, number_lines, read_pictures
+    predictor, images = network_and_pictures(images, runs, trust)
+    answers = read_pictures(images, predictor, ink, boxes, steps)
+    _print_answers(answers, as_json, number_lines)
+
+
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Name or folder of a run.")],
+    to: Annotated[Path | None, typer.Option(help="File to write: .safetensors; .onnx, which answers without torch; "
+                                            ".pkl for fastai, which can hold code. Default: RUN.safetensors.")] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="An .onnx that computes in integers of 8 bits, and its accuracy "
+                                       "beside that of the network as it was trained.")] = False,
+    runs: RunsFolder = "runs",
+):
+    "Copy a run's network to one file, for predict, read and evaluate here or for others."
+    from digitfast.run_folders import export_run, find_run
+    file = export_run(run, to, runs, int8)
+    print(file)
+    if int8:
+        from digitfast.predictor import open_predictor
+        from digitfast.runs import test_folder
+        from digitfast.test_sets import evaluate_pictures
+        for name, predictor in (("float32", find_run(run, runs).predictor()), ("int8", open_predictor(file))):
+            evidence = evaluate_pictures(predictor, test_folder(predictor.source), as_is=True)
+            print(f"{name:8} accuracy {evidence.accuracy:.2%} on {evidence.n:,} test images")
+
+
+def _print_answers(answers: list[dict], as_json: bool, lines) -> None:
+    if as_json:
+        print(json.dumps(answers, indent=2, ensure_ascii=False))
+    for answer in answers:
+        if "error" in answer:
+            complain(answer["error"])
+        elif not as_json:
+            print(lines(answer), flush=True)
+    if any("error" in answer for answer in answers):
+        raise typer.Exit(1)
