@@ -143,9 +143,10 @@ def _last_good(folder: Path) -> dict[str, Any] | None:
             if content.get("format") != FORMAT:
                 raise BadData(f"{path} has the format {content.get('format')!r}; {FORMAT!r} is wanted")
             return {**unpack(content["state"], tensors), "facts": content["facts"]}
-        except BadData as e:
+        except (BadData, LookupError, TypeError, AttributeError) as e:
             path.rename(path.with_suffix(".damaged"))
-            warnings.warn(f"{e}; the one before is taken, or the training starts anew", stacklevel=4)
+            known = e if isinstance(e, BadData) else f"{path} is no checkpoint of digitfast's ({e!r})"
+            warnings.warn(f"{known}; the one before is taken, or the training starts anew", stacklevel=4)
     return None
 
 

@@ -166,12 +166,13 @@ def _train(folder: Path, settings: dict[str, Any], learn: Learner, cbs: list, st
     try:
         with checkpointed(learn, folder / CHECKPOINTS, {**known, "the checksum of the data": checksum}) as checkpoints:
             train_learner(learn, given.epochs, given.lr, given.schedule, given.precision, cbs=cbs)
+            trained = checkpoints.seconds
         write_steps(folder, learn.recorder.lrs, learn.recorder.losses)
         summary = {
             "run": folder.name, "settings": settings,
             **_results(learn, bool(given.holdout), bool(given.non_digits)),
             "precision": choose_precision(given.precision, learn.model, dls.device),
-            "seconds": {"preparation": round(ready - start, 2), "training": round(checkpoints.seconds, 2)},
+            "seconds": {"preparation": round(ready - start, 2), "training": round(trained, 2)},
             "data": {"path": str(dls.path), "sha256": checksum, "training_images": len(dls.train_ds)},
             **circumstances(dls.device),
         }

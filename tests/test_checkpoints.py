@@ -18,7 +18,7 @@ from fastai.callback.core import Callback
 from digitfast import BadSetting, RunNotFound, checkpoints, find_run, list_runs, resume_run, runs, train_run, training
 from digitfast.checkpoints import BEST
 from digitfast.errors import BadData
-from digitfast.sealed import read_sealed
+from digitfast.sealed import read_sealed, write_sealed
 from digitfast.training_state import pack, set_random_state, take_random_state, unpack
 
 KILLS = int(os.environ.get("DIGITFAST_KILLS", 20))  # in the test with random moments
@@ -169,6 +169,14 @@ def test_no_change_and_no_cut_is_accepted(digits, tmp_path, monkeypatch):
         changed.write_bytes(content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1:])
         with pytest.raises(BadData):
             read_sealed(changed)
+
+
+@pytest.mark.parametrize("facts", [{}, {"format": checkpoints.FORMAT}, {"format": checkpoints.FORMAT, "facts": {},
+                                                                          "state": {"dict": {"opt": {"tensor": "9"}}}}])
+def test_sealed_files_that_are_no_checkpoints(tmp_path, facts):
+    write_sealed(tmp_path / "000001-000000.safetensors", {"0": torch.ones(1)}, facts)
+    with pytest.warns(UserWarning, match="000001-000000.safetensors (has the format|is no checkpoint)"):
+        assert checkpoints._last_good(tmp_path) is None
 
 
 def test_a_run_goes_on_only_as_it_began(digits, copy_of_digits, tmp_path, monkeypatch):
