@@ -239,7 +239,16 @@ def test_only_one_process_trains_a_run(digits, tmp_path):
         resume_run("run", tmp_path)
 
 
-def test_ctrl_c_asks_for_a_last_checkpoint(whole, digits, tmp_path, monkeypatch):
+@pytest.fixture
+def usual_ctrl_c():
+    "Python's own handler, which jobs in the background do without."
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    after = signal.signal(signal.SIGINT, before)
+    assert after is signal.default_int_handler
+
+
+def test_ctrl_c_asks_for_a_last_checkpoint(whole, digits, tmp_path, monkeypatch, usual_ctrl_c):
     monkeypatch.setattr(checkpoints, "EVERY", 1e9)  # so there are none within an epoch by themselves
 
     class PressesCtrlC(StopsAt):
@@ -250,7 +259,6 @@ def test_ctrl_c_asks_for_a_last_checkpoint(whole, digits, tmp_path, monkeypatch)
 
         def after_batch(self): pass
 
-    before = signal.getsignal(signal.SIGINT)
     for n, place in ((4, "000000-000004"), (BATCHES + 1, "000000-000007")):
         with monkeypatch.context() as patch:
             patch.setattr(runs, "train_learner", with_callback(PressesCtrlC(n)))
@@ -259,7 +267,6 @@ def test_ctrl_c_asks_for_a_last_checkpoint(whole, digits, tmp_path, monkeypatch)
         assert f"--resume {tmp_path}/run{n}" in e.value.__notes__[0]
         assert [f.stem for f in checkpoints._files(tmp_path / f"run{n}/checkpoints")] == [place]
         assert outcome(resume_run(f"run{n}", tmp_path)) == outcome(whole)
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 # SIGKILL, as the system sends it when memory runs out: at the n-th call of what is named.
