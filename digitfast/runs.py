@@ -177,7 +177,7 @@ def _train(folder: Path, settings: dict[str, Any], learn: Learner, cbs: list, st
             **circumstances(dls.device),
         }
         run = _kept(learn, folder, summary)
-        summary["seconds"]["total"] = round(time.perf_counter() - start, 2)
+        summary["seconds"]["total"] = round(checkpoints.before + time.perf_counter() - start, 2)
         with whole_file(folder / SUMMARY) as part:
             part.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     except BaseException as e:

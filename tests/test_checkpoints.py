@@ -95,6 +95,7 @@ def test_goes_on_to_the_same_weights(whole, digits, tmp_path, monkeypatch, capsy
     epoch, batch = divmod(n - 1, BATCHES + 1)  # there is one batch of validation
     assert f"going on at epoch {epoch}, batch {min(batch + 1, BATCHES)}\n" in capsys.readouterr().out
     assert outcome(run) == outcome(whole)
+    assert run.summary["seconds"]["total"] > run.summary["seconds"]["training"]  # of both processes
     assert not (folder / "checkpoints").exists()
     with pytest.raises(BadSetting, match="is finished"):
         resume_run(folder)
