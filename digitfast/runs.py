@@ -137,7 +137,7 @@ def _prepare(settings: dict[str, Any]) -> tuple[Learner, list, dict[str, Any]]:
     opt_func, moms = _optimizer(given.opt, given.mom)
     _check_amounts(given.wd, given.non_digits)
     if given.log:
-        log_callback(given.log)
+        log_callback(given.log)  # a missing package is told now, not when all images are read
     batch_tfms = [*([RandomAffine(given.augment)] if given.augment else []),
                   *([RandomPen(given.pen)] if given.pen else [])]
     cbs = [History(HISTORY), *([LabelSmoothing(given.label_smoothing)] if given.label_smoothing else []),
@@ -148,7 +148,7 @@ def _prepare(settings: dict[str, Any]) -> tuple[Learner, list, dict[str, Any]]:
     set_seed(given.seed)
     dls = digit_dls(path, bs=given.bs, holdout=given.holdout, seed=given.seed, size=given.size, batch_tfms=batch_tfms)
     learn = digit_learner(dls, given.arch, opt_func=opt_func, wd=given.wd, **moms)
-    choose_precision(given.precision, learn.model, dls.device)
+    choose_precision(given.precision, learn.model, dls.device)  # likewise what cannot be had, before there is a folder
     if given.non_digits:
         cbs.append(NonDigits(_non_digits(dls, given.seed), given.non_digits))
     return learn, cbs, settings

@@ -118,10 +118,10 @@ class History(Callback):
 
     def __init__(
         self,
-        name: str,  # of the file, in the folder of the `Learner`
+        fname: str,  # of the file, in the folder of the `Learner`
     ):
         super().__init__()
-        self.name_of_file, self.rows = name, []
+        self.fname, self.rows = fname, []
 
     def before_fit(self):
         self.rows = [list(self.recorder.metric_names)]
@@ -132,7 +132,7 @@ class History(Callback):
         self._write("a", self.rows[-1:])
 
     def _write(self, mode: str, rows: list) -> None:
-        with open(self.path / self.name_of_file, mode, newline="", encoding="utf-8") as file:
+        with open(self.path / self.fname, mode, newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
 
     def state_dict(self) -> dict:

@@ -10,7 +10,6 @@ import signal
 import time
 from importlib import import_module
 
-import numpy as np
 import pytest
 import torch
 from fastai.callback.core import Callback
@@ -19,10 +18,9 @@ from digitfast import BadSetting, RunNotFound, checkpoints, find_run, list_runs,
 from digitfast.checkpoints import BEST
 from digitfast.errors import BadData
 from digitfast.sealed import read_sealed, write_sealed
-from digitfast.training_state import pack, set_random_state, take_random_state, unpack
 
 KILLS = int(os.environ.get("DIGITFAST_KILLS", 20))  # in the test with random moments
-# Everything that has a state of its own: dropout-like draws, the mean of the weights, non-digits, a schedule.
+# Everything that has a state of its own: random changes of the images, the mean of the weights, non-digits, a schedule.
 SETTINGS = {"arch": "digitnet", "bs": 32, "epochs": 3, "lr": 0.01, "precision": "fp32", "ema": 0.9, "augment": 0.5,
             "pen": 0.2, "non_digits": 0.2, "holdout": 0.2, "name": "run"}
 BATCHES = 7  # of an epoch
@@ -36,7 +34,7 @@ def a_checkpoint_behind_every_batch(monkeypatch):
 
 @pytest.fixture(scope="module")
 def whole(digits, tmp_path_factory):
-    "A run that was never stopped, and one that has no checkpoints within its epochs."
+    "A run that was never stopped, with no checkpoints within its epochs."
     folder = tmp_path_factory.mktemp("whole")
     return train_run(str(digits), **SETTINGS, runs=str(folder))
 
@@ -372,11 +370,3 @@ def test_checkpoints_take_a_small_part_of_the_time(digits, tmp_path, monkeypatch
                         lambda self, *place: (written.append(place), write(self, *place)))
     train_run(str(digits), **{**SETTINGS, "epochs": 5}, runs=str(tmp_path))
     assert written[-1] == (5, 0) and len(written) < 5
-
-
-def test_the_generators_draw_on():
-    tensors = {}
-    kept = pack({"random": take_random_state()}, tensors)
-    drawn = [random.random(), np.random.rand(), torch.rand(1)]
-    set_random_state(unpack(kept, tensors))
-    assert drawn == [random.random(), np.random.rand(), torch.rand(1)]
