@@ -1,4 +1,6 @@
 """One digit's ink, of any size, as MNIST has its digits: 28×28, a box of 20, the centre of mass in the middle."""
+import math
+
 import numpy as np
 import scipy  # scipy.ndimage comes when it is first used: it takes longer than an answer
 from PIL import Image
@@ -26,7 +28,7 @@ def mnist_form(
     if max(crop.shape) > BOX:
         fine = _in_box(crop, BOX * FINE, Image.Resampling.BICUBIC)
         shape = fine > (fine**2).sum() / fine.sum() / 2  # half of what ink has: less than 1 where a line is thin
-        crop = _cut_out(_with_stroke(np.pad(shape, 2 * FINE)))
+        crop = _to_whole_pixels(_cut_out(_with_stroke(np.pad(shape, 2 * FINE))))
         small = _in_box(crop, BOX, Image.Resampling.BOX)
     else:
         small = np.clip(_in_box(crop, BOX, Image.Resampling.BICUBIC), 0, 1)
@@ -61,6 +63,13 @@ def _cut_out(ink: np.ndarray, level: float = 0.5) -> np.ndarray:
     "The part of `ink` that holds all pixels above `level`."
     rows, columns = np.flatnonzero((ink > level).any(1)), np.flatnonzero((ink > level).any(0))
     return ink[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1] if len(rows) else ink
+
+
+def _to_whole_pixels(shape: np.ndarray) -> np.ndarray:
+    "`shape` with paper beside it, so that in the box its sides come to whole pixels: else a slim 1 loses a third."
+    scale = BOX / max(shape.shape)
+    room = [round(math.ceil(side * scale) / scale) - side for side in shape.shape]
+    return np.pad(shape, [(spare // 2, spare - spare // 2) for spare in room])
 
 
 def _in_box(ink: np.ndarray, side: int, how: Image.Resampling) -> np.ndarray:

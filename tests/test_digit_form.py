@@ -47,3 +47,11 @@ def test_stroke_width_is_that_of_a_bar():
     bar = np.zeros((200, 60), bool)
     bar[10:190, 20:32] = True
     assert stroke_width(bar) == pytest.approx(12, abs=1.5)
+
+
+@pytest.mark.parametrize("width", range(6, 30))
+@pytest.mark.parametrize("height", [200, 207, 211])
+def test_a_slim_digit_is_as_slim_as_it_was(width, height):
+    "A plain 1: its width is not rounded to whole pixels, only strokes thinner than MNIST's are made wider."
+    across, as_drawn = mnist_form(np.ones((height, width)))[13].sum() / 255, 20 * width / height
+    assert across == pytest.approx(as_drawn, abs=0.2) if as_drawn > 2 else 1.2 < across < 2.2
