@@ -1,8 +1,11 @@
-# make fit: train resnet18 on all of MNIST for one epoch.   make test: the quick tests.
+# make draw: a page to draw digits on.   make fit: train resnet18 on all of MNIST for one epoch.   make test: the tests.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: fit test test-all lint notebooks notebook-outputs clean
+.PHONY: draw fit test test-all lint notebooks notebook-outputs clean
+
+draw: .venv/.installed
+	$(BIN)/digitfast draw
 
 fit: .venv/.installed
 	$(BIN)/digitfast fit --arch resnet18 --epochs 1

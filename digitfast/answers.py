@@ -147,7 +147,7 @@ def _one(file: Path, predictor: Predictor, ink: str, steps: str | Path | None) -
         draw_steps(reading, steps)
     if digit is None:
         return {"answer": "no digit", "digit": None}
-    return {"answer": digit.answer, **_described(digit), "no_digit": digit.no_digit,
+    return {"answer": digit.answer, **described(digit), "no_digit": digit.no_digit,
             "probabilities": digit.probabilities, "digits": len(reading.digits)}
 
 
@@ -165,8 +165,9 @@ def _all(file: Path, predictor: Predictor, ink: str, boxes: str | Path | None, s
         draw_boxes(file, reading, boxes)
     if steps:
         draw_steps(reading, steps)
-    return {"text": reading.text, "lines": [[_described(digit) for digit in line] for line in reading.lines]}
+    return {"text": reading.text, "lines": [[described(digit) for digit in line] for line in reading.lines]}
 
 
-def _described(digit: Digit) -> dict:
+def described(digit: Digit) -> dict:
+    "A mark as JSON has it."
     return {"digit": digit.label, "guess": digit.guess, "probability": digit.probability, "box": list(digit.box)}

@@ -9,7 +9,7 @@ import typer
 
 from digitfast import __version__
 from digitfast.errors import DigitError
-from digitfast.network_commands import evaluate, export, predict, read, report
+from digitfast.network_commands import draw, evaluate, export, predict, read, report
 from digitfast.options import complain
 from digitfast.training_commands import bench, data, fit, lr_find, runs
 
@@ -35,7 +35,7 @@ def _telling(command: Callable) -> Callable:
     return told
 
 
-for command in (fit, lr_find, evaluate, report, predict, read, export, data, runs, bench):
+for command in (fit, lr_find, evaluate, report, predict, read, draw, export, data, runs, bench):
     app.command()(_telling(command))
 
 

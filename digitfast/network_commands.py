@@ -3,6 +3,7 @@
 torch and fastai are imported inside the commands, so that `digitfast --help` and a mistyped option answer at once.
 """
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -89,6 +90,29 @@ def read(
     predictor, images = network_and_pictures(images, runs, trust)
     answers = read_pictures(images, predictor, ink, boxes, steps)
     _print_answers(answers, as_json, number_lines)
+
+
+def draw(
+    target: Annotated[str | None, typer.Argument(metavar="[RUN|FILE]", help=NETWORK.capitalize())] = None,
+    port: Annotated[int, typer.Option(help="Port of the page's address. Default: one that is free.",
+                                      show_default=False)] = 0,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser, or only print "
+                                          "its address.")] = True,
+    trust: Trust = False,
+    runs: RunsFolder = "runs",
+):
+    "A page to draw digits on, in this computer's browser, or to open photos in; the answer comes while one draws."
+    from digitfast.answers import open_network
+    from digitfast.draw_page import serve_draw_page
+    predictor = open_network(target, runs, trust)
+
+    def ready(address: str) -> None:
+        print(f"Draw at {address} (Ctrl-C ends it)", flush=True)
+        if browser:
+            import webbrowser
+            webbrowser.open(address)
+    with suppress(KeyboardInterrupt):
+        serve_draw_page(predictor, port, ready)
 
 
 def export(

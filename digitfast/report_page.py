@@ -28,7 +28,7 @@ from digitfast.pictures import one_line_name
 from digitfast.report import LabelErrors, RunEvidence, Shown, gather_evidence
 from digitfast.run_folders import Run, find_run
 
-STYLE = Path(__file__).parent / "data" / "report.css"
+STYLE = Path(__file__).parent / "web" / "report.css"
 COVERAGES = tuple(round(1 - i / 100, 2) for i in range(51))  # 1 to 0.5
 #: Nothing but what is in the file may be loaded, whatever stands in it.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"

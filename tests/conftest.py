@@ -1,5 +1,8 @@
 """Small digits of the tests' own: scikit-learn's real ones, in MNIST's form."""
 import os
+import shutil
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -8,6 +11,7 @@ import pytest
 from PIL import Image
 
 TRAIN, TEST = 30, 12  # images a digit
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -39,7 +43,6 @@ def digits(tmp_path_factory) -> Path:
 @pytest.fixture
 def copy_of_digits(digits, tmp_path) -> Path:
     "The same digits, to be changed."
-    import shutil
     return Path(shutil.copytree(digits, tmp_path / "digits"))
 
 
@@ -74,3 +77,18 @@ def run_cli(capsys, monkeypatch, tmp_path):
         out, err = capsys.readouterr()
         return exit_.value.code, out, err
     return run
+
+
+@pytest.fixture(scope="session")
+def draw_page(tmp_path_factory):
+    "The address of a draw page; whoever asks for it has the server end well, and with nothing to complain of."
+    errors = tmp_path_factory.mktemp("draw") / "stderr"
+    with open(errors, "w") as stderr, subprocess.Popen(
+            [sys.executable, "-m", "digitfast", "draw", "--no-browser"], stdout=subprocess.PIPE, stderr=stderr,
+            text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}) as server:
+        try:
+            yield server.stdout.readline().split()[2]
+        finally:
+            server.send_signal(signal.SIGINT)
+            code = server.wait(30)
+    assert (code, errors.read_text()) == (0, "")

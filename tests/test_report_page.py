@@ -1,7 +1,6 @@
 "The page: everything is on it, nothing but itself is asked for, and what people named shows as text."
 import json
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 from types import SimpleNamespace
@@ -9,13 +8,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from conftest import CHROMIUM
 from PIL import Image
 
 from digitfast import BadSetting, RunNotFound, report, train_run, write_report
 from digitfast.report_page import report_page
 from digitfast.run_folders import STEPS
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 VOID = {"meta", "img", "br", "wbr", "circle", "line", "polyline"}
 
 

@@ -1,0 +1,336 @@
+// The draw page: strokes on paper or a photo → POST /read → what the network says, while one draws.
+
+const WIDTH = 600, HEIGHT = 450; // of the paper, in the units that strokes are kept in, whatever the screen
+const PEN = 10; // its width, in the same units
+const SENT_PEN = 8, SENT_SIDE = 320; // pixels: the widest stroke and the longest side of a drawing that is sent
+const STEP = 10; // that an arrow key moves the pen
+
+const element = Object.fromEntries([...document.querySelectorAll("[id]")].map((found) => [found.id, found]));
+const context = element.paper.getContext("2d");
+let strokes = []; // lists of points [x, y]
+let photo = null; // or {blob, bitmap}; bitmap: null where the browser cannot show it
+let answer = { marks: [] }; // the last one, and where on the paper the picture lay that it is about
+let chosen = 0; // the mark whose probabilities are shown
+let pen = null; // {x, y, down}, moved by keys
+let network = { vocab: [] }; // what answers
+let asking = false, askAgain = false;
+
+// Drawing
+
+function colour(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name);
+}
+
+function drawStrokes(on, ink) {
+  on.strokeStyle = on.fillStyle = ink;
+  on.lineWidth = PEN;
+  on.lineCap = on.lineJoin = "round";
+  for (const stroke of strokes) {
+    on.beginPath();
+    on.moveTo(...stroke[0]);
+    for (const point of stroke) on.lineTo(...point);
+    on.stroke();
+  }
+}
+
+function photoPlace() { // where it lies on the paper: as large as it can be, in the middle
+  const { width, height } = photo.bitmap;
+  const scale = Math.min(WIDTH / width, HEIGHT / height);
+  return { scale, x: (WIDTH - width * scale) / 2, y: (HEIGHT - height * scale) / 2 };
+}
+
+function redraw() {
+  const sharp = element.paper.clientWidth * devicePixelRatio;
+  if (element.paper.width !== Math.round(sharp)) {
+    element.paper.width = Math.round(sharp);
+    element.paper.height = Math.round(sharp * HEIGHT / WIDTH);
+  }
+  context.setTransform(element.paper.width / WIDTH, 0, 0, element.paper.height / HEIGHT, 0, 0);
+  context.clearRect(0, 0, WIDTH, HEIGHT);
+  if (photo?.bitmap) {
+    const { scale, x, y } = photoPlace();
+    context.drawImage(photo.bitmap, x, y, photo.bitmap.width * scale, photo.bitmap.height * scale);
+  }
+  drawStrokes(context, colour("--ink"));
+  if (answer.place && (photo || answer.marks.length > 1)) answer.marks.forEach(drawBox);
+  if (pen && document.activeElement === element.paper) drawPen();
+  element.hint.hidden = !isEmpty() || pen !== null;
+  element.undo.disabled = !strokes.length;
+  element.clear.disabled = isEmpty();
+  element.inks.hidden = !photo;
+}
+
+function drawBox(mark, i) {
+  const { scale, x, y } = answer.place;
+  const [left, top, right, bottom] = mark.box.map((side) => side * scale);
+  const room = 5;
+  context.lineWidth = i === chosen ? 3 : 1.5;
+  context.strokeStyle = colour(mark.digit === null ? "--two" : "--one");
+  context.strokeRect(x + left - room, y + top - room, right - left + 2 * room, bottom - top + 2 * room);
+}
+
+function drawPen() {
+  context.lineWidth = 2;
+  context.strokeStyle = colour(pen.down ? "--two" : "--one");
+  context.beginPath();
+  context.arc(pen.x, pen.y, PEN, 0, 2 * Math.PI);
+  context.stroke();
+}
+
+function isEmpty() {
+  return !photo && !strokes.length;
+}
+
+function changed() {
+  element.trouble.textContent = "";
+  redraw();
+  ask();
+}
+
+function clear() {
+  strokes = [];
+  photo = null;
+  element.ink.value = "auto";
+  if (pen) pen.down = false;
+  changed();
+}
+
+function begin(point) { // a stroke; on a photo it begins a new drawing
+  if (photo) clear();
+  strokes.push([point]);
+}
+
+// Mouse, pen and finger
+
+function place(event) {
+  const box = element.paper.getBoundingClientRect();
+  return [(event.clientX - box.left) * WIDTH / box.width, (event.clientY - box.top) * HEIGHT / box.height];
+}
+
+element.paper.addEventListener("pointerdown", (event) => {
+  if (!event.isPrimary || event.button !== 0) return;
+  element.paper.setPointerCapture(event.pointerId);
+  pen = null;
+  begin(place(event));
+  changed();
+});
+element.paper.addEventListener("pointermove", (event) => {
+  if (!event.isPrimary || !element.paper.hasPointerCapture(event.pointerId) || !strokes.length) return;
+  for (const step of event.getCoalescedEvents?.() ?? []) strokes.at(-1).push(place(step));
+  strokes.at(-1).push(place(event));
+  changed();
+});
+
+// Keys
+
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+element.paper.addEventListener("keydown", (event) => {
+  if (event.key !== " " && !(event.key in ARROWS)) return;
+  event.preventDefault();
+  pen ??= { x: WIDTH / 2, y: HEIGHT / 3, down: false };
+  if (event.key === " ") {
+    if (!event.repeat) pen.down = !pen.down;
+    if (pen.down && !event.repeat) begin([pen.x, pen.y]);
+  } else {
+    const [x, y] = ARROWS[event.key];
+    pen.x = Math.min(Math.max(pen.x + x * STEP, PEN), WIDTH - PEN);
+    pen.y = Math.min(Math.max(pen.y + y * STEP, PEN), HEIGHT - PEN);
+    if (pen.down) strokes.at(-1).push([pen.x, pen.y]);
+  }
+  changed();
+});
+for (const event of ["focus", "blur"]) element.paper.addEventListener(event, redraw);
+addEventListener("keydown", (event) => {
+  if (event.key === "Escape") clear();
+  if (event.key === "z" && (event.ctrlKey || event.metaKey)) undo();
+});
+
+// Buttons
+
+function undo() {
+  strokes.pop();
+  if (pen) pen.down = false;
+  changed();
+}
+
+element.undo.addEventListener("click", undo);
+element.clear.addEventListener("click", clear);
+element.open.addEventListener("click", () => element.file.click());
+element.ink.addEventListener("change", ask);
+element.file.addEventListener("change", () => {
+  if (element.file.files[0]) show(element.file.files[0]);
+  element.file.value = ""; // so that the same file can be opened again
+});
+
+// Photos: opened, pasted, dropped
+
+async function show(blob) {
+  if (blob.size > network.most_bytes) {
+    element.trouble.textContent =
+      `${blob.name} has ${Math.round(blob.size / 1e6)} MB; at most ${network.most_bytes / 1e6} are read.`;
+    return;
+  }
+  clear();
+  photo = { blob, bitmap: await createImageBitmap(blob).catch(() => null) }; // the server may read it all the same
+  changed();
+}
+
+addEventListener("paste", (event) => {
+  const file = [...event.clipboardData.files].find(({ type }) => type.startsWith("image/"));
+  if (file) show(file);
+  else element.trouble.textContent = "There is no picture to paste: copy one first.";
+});
+addEventListener("dragover", (event) => event.preventDefault());
+addEventListener("drop", (event) => {
+  event.preventDefault();
+  if (event.dataTransfer.files[0]) show(event.dataTransfer.files[0]);
+});
+
+// Asking
+
+async function picture() { // what is sent, and where it lies on the paper
+  if (photo) return { blob: photo.blob, ink: element.ink.value, place: photo.bitmap && photoPlace() };
+  const points = strokes.flat();
+  const room = 2 * PEN;
+  const [xs, ys] = [0, 1].map((i) => points.map((point) => point[i]));
+  const range = (values, end) => values.length
+    ? [values.reduce((a, b) => Math.min(a, b)) - room, values.reduce((a, b) => Math.max(a, b)) + room] : [0, end];
+  const [[left, right], [top, bottom]] = [range(xs, WIDTH), range(ys, HEIGHT)];
+  const scale = Math.min(SENT_PEN / PEN, SENT_SIDE / Math.max(right - left, bottom - top));
+  const least = 80; // pixels a side: less is taken for one digit that was cut out
+  const [w, h] = [right - left, bottom - top].map((side) => Math.max(Math.ceil(side * scale), least));
+  const sent = new OffscreenCanvas(w, h), on = sent.getContext("2d");
+  const x = (left + right) / 2 - w / scale / 2, y = (top + bottom) / 2 - h / scale / 2;
+  on.fillStyle = "#fff";
+  on.fillRect(0, 0, w, h);
+  on.setTransform(scale, 0, 0, scale, -x * scale, -y * scale);
+  drawStrokes(on, "#000");
+  return { blob: await sent.convertToBlob(), ink: "dark", place: { scale: 1 / scale, x, y } };
+}
+
+async function ask() { // one question at a time: the next one is about what is there by then
+  if (asking) {
+    askAgain = true;
+    return;
+  }
+  asking = element.answer.ariaBusy = true;
+  do {
+    askAgain = false;
+    const about = photo;
+    const { blob, ink, place } = await picture();
+    const start = performance.now();
+    const answered = await reply(`read?ink=${ink}`, { method: "POST", body: blob });
+    if (about !== photo) askAgain = true; // another picture has come meanwhile
+    else say({ ...answered, place, took: performance.now() - start });
+  } while (askAgain);
+  asking = element.answer.ariaBusy = false;
+}
+
+async function reply(path, request) {
+  let response;
+  try {
+    response = await fetch(path, request);
+  } catch {
+    return { error: "No answer: has digitfast draw been stopped? Start it again and reload this page." };
+  }
+  return response.json().catch(() => ({ error: `No answer: ${response.status} ${response.statusText}.` }));
+}
+
+// Answers
+
+function say(next) {
+  if (next.error) element.trouble.textContent = next.error;
+  answer = next.error ? { text: "", marks: [] } : next;
+  chosen = Math.min(chosen, Math.max(answer.marks.length - 1, 0));
+  element.answer.textContent = answer.text;
+  element.answer.classList.toggle("words", ["unsure", "no digit"].includes(answer.text));
+  element.answer.classList.toggle("long", answer.text.length > 12);
+  element.answer.classList.toggle("empty", isEmpty());
+  element.how.textContent = next.error ? "" : how();
+  showMarks();
+  showChances();
+  redraw();
+}
+
+function percent(probability) {
+  const value = 100 * probability;
+  return `${value.toFixed(value > 99 && value < 99.95 ? 1 : 0)} %`;
+}
+
+function how() {
+  const time = `${Math.round(answer.took)} ms`;
+  if (!answer.marks.length) return isEmpty() ? "the paper is empty" : `nothing like a digit is there · ${time}`;
+  if (answer.marks.length > 1) {
+    const unsure = answer.marks.filter((mark) => mark.digit === null).length;
+    return `${answer.marks.length} marks${unsure ? `, of ${unsure} it is not sure (?)` : ""} · ${time}`;
+  }
+  const [mark] = answer.marks;
+  if (mark.answer === "no digit") return `most like ${mark.guess}, but not much · ${time}`;
+  if (mark.answer === "unsure") return `perhaps ${mark.guess}: ${percent(mark.probability)} · ${time}`;
+  return `${percent(mark.probability)} sure · ${time}`;
+}
+
+function showMarks() {
+  while (element.marks.children.length > answer.marks.length) element.marks.lastChild.remove();
+  answer.marks.forEach((mark, i) => {
+    const tile = element.marks.children[i] ?? newTile(i);
+    drawPixels(tile.querySelector("canvas"), mark.pixels);
+    tile.querySelector("b").textContent = mark.digit ?? "?";
+    tile.setAttribute("aria-pressed", i === chosen);
+    tile.setAttribute("aria-label", `mark ${i + 1}: ${mark.answer}`);
+  });
+  element.marks.classList.toggle("one", answer.marks.length === 1);
+}
+
+function newTile(i) {
+  const tile = document.createElement("button");
+  tile.type = "button";
+  tile.append(document.createElement("canvas"), document.createElement("b"));
+  tile.addEventListener("click", () => {
+    chosen = i;
+    showMarks();
+    showChances();
+    redraw();
+  });
+  element.marks.append(tile);
+  return tile;
+}
+
+function drawPixels(canvas, base64) { // light ink on dark, as the network sees it
+  const grey = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  const side = canvas.width = canvas.height = Math.sqrt(grey.length);
+  const image = new ImageData(side, side);
+  grey.forEach((value, i) => image.data.set([value, value, value, 255], 4 * i));
+  canvas.getContext("2d").putImageData(image, 0, 0);
+}
+
+function showChances() {
+  const mark = answer.marks[chosen];
+  [...network.vocab, "no digit"].forEach((label, i) => {
+    const row = element.chances.children[i] ?? newRow(label);
+    const probability = !mark ? 0 : i < network.vocab.length ? mark.probabilities[i] : mark.no_digit;
+    row.querySelector("i").style.width = `${100 * probability}%`;
+    row.lastChild.textContent = mark ? percent(probability) : "";
+    row.classList.toggle("best", Boolean(mark) && label === (mark.digit ?? mark.answer));
+  });
+}
+
+function newRow(label) {
+  const row = document.createElement("li"), bar = document.createElement("span");
+  bar.append(document.createElement("i"));
+  row.append(Object.assign(document.createElement("b"), { textContent: label }), bar, document.createElement("span"));
+  bar.className = "bar";
+  row.lastChild.className = "percent";
+  element.chances.append(row);
+  return row;
+}
+
+// Beginning
+
+new ResizeObserver(redraw).observe(element.paper);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+network = { vocab: [], ...await reply("network") };
+element.network.textContent = network.name
+  ? `It is read by ${network.name}${network.packed ? ", the network that comes with digitfast" : ""}.` : "";
+changed();
