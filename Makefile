@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: draw fit test test-all lint notebooks notebook-outputs clean
+.PHONY: draw fit test test-all lint docs notebooks notebook-outputs clean
 
 draw: .venv/.installed
 	$(BIN)/digitfast draw
@@ -18,6 +18,9 @@ test-all: .venv/.installed-dev
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
+
+docs: .venv/.installed-dev
+	$(BIN)/python -W ignore tools/doc_pages.py
 
 notebooks: .venv/.installed-dev
 	$(BIN)/nbdev-test

@@ -27,7 +27,7 @@ ARTICLE_SGD = partial(SGD, mom=0.8)
 @delegates(Learner.__init__, but=["model", "loss_func", "metrics"])
 def simple_learner(
     dls: DataLoaders,  # from `digit_dls`, or any of images that are all of one size
-    **kwargs,
+    **kwargs,  # of fastai's `Learner`: opt_func, lr, wd, cbs, path, ...
 ) -> Learner:
     "A `Learner` of the article's simple net (784-100-30-10, ReLU) with cross-entropy and accuracy."
     net = simple_net(_image_shape(dls).numel(), dls.c)
@@ -37,7 +37,7 @@ def simple_learner(
 @delegates(Learner.__init__, but=["model", "loss_func", "metrics"])
 def digitnet_learner(
     dls: DataLoaders,  # from `digit_dls`
-    **kwargs,
+    **kwargs,  # of fastai's `Learner`: opt_func, lr, wd, cbs, path, ...
 ) -> Learner:
     "A `Learner` of digitfast's own small convolutional net with cross-entropy and accuracy."
     channels, size, _ = _image_shape(dls)
@@ -48,7 +48,7 @@ def digitnet_learner(
 @delegates(Learner.__init__, but=["model", "loss_func", "metrics"])
 def digitnet_deep_learner(
     dls: DataLoaders,  # from `digit_dls`, with `RandomAffine` among its `batch_tfms`
-    **kwargs,
+    **kwargs,  # of fastai's `Learner`: opt_func, lr, wd, cbs, path, ...
 ) -> Learner:
     "A `Learner` of digitfast's deeper convolutional net with cross-entropy and accuracy."
     channels, size, _ = _image_shape(dls)
@@ -61,7 +61,7 @@ def article_learner(
     dls: DataLoaders,  # from `digit_dls`; the article's batch size is bs=128
     opt_func: Callable = ARTICLE_SGD,  # optimiser
     lr: float = 0.005,  # learning rate that `fit` takes when it is given none
-    **kwargs,
+    **kwargs,  # of fastai's `Learner`: opt_func, lr, wd, cbs, path, ...
 ) -> Learner:
     "A `Learner` of the article's first network (784-128-64-10, log-softmax) with its loss, optimiser and rate."
     net = article_net(_image_shape(dls).numel(), dls.c)
@@ -72,7 +72,7 @@ def article_learner(
 def digit_learner(
     dls: DataLoaders,  # from `digit_dls`
     arch: str | Callable = "digitnet",  # a name: ours, torchvision's, fastai's, timm's; or what `vision_learner` takes
-    **kwargs,
+    **kwargs,  # of fastai's `Learner`: opt_func, lr, wd, cbs, path, ...
 ) -> Learner:
     """A `Learner` of an untrained network of architecture `arch`, with cross-entropy and accuracy.
 

@@ -16,7 +16,7 @@ from digitfast.sources import class_counts, digits_path
 from digitfast.tensors import channels_last, load_pixels, pixels_checksum
 
 #: Names of the two splits' folders, training first, in the order in which they are looked for.
-SPLITS = (("training", "testing"), ("train", "valid"), ("train", "test"))
+SPLITS = (("training", "testing"), ("train", "valid"), ("train", "val"), ("train", "test"))
 LARGEST = 1024  # side of an image, in pixels
 RESIDENT_BYTES = 2 * 2**30  # what all images together may take in memory
 _CLUTTER = {"Thumbs.db", "desktop.ini"}  # what operating systems leave in folders of pictures
@@ -98,7 +98,7 @@ class DigitDataLoaders(ImageDataLoaders):
 
 
 def digit_dls(
-    path: str | Path,  # folder with a training and a test split: training/ and testing/, or train/ and valid/
+    path: str | Path,  # folder with a training and a test split: training/ and testing/, train/ and valid/ (or val/)
     bs: int = 128,  # images a batch
     holdout: float = 0.0,  # part of the training images to validate on instead of the test split, 0 to below 1
     seed: int = 42,  # of the choice of the held-out images

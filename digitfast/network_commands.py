@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from digitfast.options import NETWORK, AsJson, Images, Ink, RunsFolder, Steps, Trust, complain
+from digitfast.options import AsJson, Images, Ink, Network, RunsFolder, Steps, Trust, complain
 
 
 def evaluate(
-    target: Annotated[str | None, typer.Argument(metavar="[RUN|FILE]", help=NETWORK.capitalize())] = None,
+    target: Network = None,
     source: Annotated[str | None, typer.Option(
         help="Digits to test on, as for fit; a folder may also hold the class folders themselves. "
              "Default: what the network was trained on; mnist for a .pkl that lies in no run folder.")] = None,
@@ -93,7 +93,7 @@ def read(
 
 
 def draw(
-    target: Annotated[str | None, typer.Argument(metavar="[RUN|FILE]", help=NETWORK.capitalize())] = None,
+    target: Network = None,
     port: Annotated[int, typer.Option(help="Port of the page's address. Default: one that is free.",
                                       show_default=False)] = 0,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser, or only print "

@@ -20,6 +20,7 @@ Seed = Annotated[int | None, typer.Option(help="Of weights, order and held-out i
 Runs = Annotated[str | None, typer.Option("--runs", help="Folder of the run folders. Default: runs.")]
 NETWORK = ("name or folder of a run, a .safetensors, an .onnx (which answers soonest) or, with --trust, a .pkl. "
            "Default: the network that comes with digitfast.")
+Network = Annotated[str | None, typer.Argument(metavar="[RUN|FILE]", help=NETWORK.replace("name", "Name", 1))]
 Images = Annotated[list[str], typer.Argument(
     metavar="[RUN|FILE] IMAGE...", help="Photos, scans, drawings; a folder stands for all pictures in it. Before them "
                                         "may stand a network: " + NETWORK)]

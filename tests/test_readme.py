@@ -33,11 +33,16 @@ def test_commands_are_those_of_the_command_line():
 @pytest.mark.parametrize("line", sorted({*re.findall(r"^digitfast .* --.*$", README, re.M),
                                          *re.findall(r"`(digitfast [a-z-]+ --[^`]*)`", README)}))
 def test_every_option_exists(line):
+    options_exist(line)
+
+
+def options_exist(line: str) -> None:
+    "Fail for a `digitfast …` of a command or with an option that there is not."
     command = typer.main.get_command(cli.app).commands
     words = shlex.split(line.split("#")[0])
     if words[1] != "COMMAND":
-        options = {option for param in command[words[1]].params for option in param.opts} | {"--help"}
-        assert {word for word in words if word.startswith("--")} <= options
+        names = {name for param in command[words[1]].params for name in (*param.opts, *param.secondary_opts)}
+        assert {word for word in words if word.startswith("--")} <= names | {"--help"}
 
 
 def test_targets_of_make_exist():
