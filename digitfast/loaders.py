@@ -98,7 +98,7 @@ class DigitDataLoaders(ImageDataLoaders):
 
 
 def digit_dls(
-    path: str | Path,  # folder with a training and a test split: training/ and testing/, train/ and valid/ (or val/)
+    path: str | Path,  # folder with a training and a test split: training/ and testing/, or train/ and val/
     bs: int = 128,  # images a batch
     holdout: float = 0.0,  # part of the training images to validate on instead of the test split, 0 to below 1
     seed: int = 42,  # of the choice of the held-out images

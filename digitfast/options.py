@@ -9,7 +9,7 @@ from digitfast.registry import ARCHITECTURES, OPTIMIZERS
 
 Source = Annotated[str | None, typer.Option(
     help="The digits: mnist (comes with digitfast), a fastai name such as MNIST_SAMPLE, the URL of an archive, or a "
-         "folder with training/ and testing/ (or train/ and valid/). Default: mnist.")]
+         "folder with training/ and testing/ (or train/ and val/, valid/ or test/). Default: mnist.")]
 Arch = Annotated[str | None, typer.Option(
     help=f"Architecture: {', '.join(ARCHITECTURES)}; also torchvision's and, where it is installed, timm's others. "
          "Default: digitnet.")]
