@@ -67,7 +67,7 @@ def draw_app(
     Pictures are read one after another in a thread of their own, so that the server goes on answering; none is kept.
     """
     worker = ThreadPoolExecutor(1, "reading")
-    worker.submit(_answer, _blank(), "dark", predictor)  # the first reading loads what the next ones use
+    worker.submit(_answer, _blank(), "drawing", predictor)  # the first reading loads what the next ones use
 
     async def read(request: Request) -> Response:
         picture = await _body(request)

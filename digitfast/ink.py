@@ -16,7 +16,7 @@ from digitfast.onnx_files import open_session
 
 PACKED = Path(__file__).parent / "data" / "ink.onnx"  # the network of ink_net.py, for where there is no torch
 COARSEST = 32  # pixels: the network takes sides that are multiples of this
-INKS = ("auto", "dark", "light")  # what a picture's ink can be, against its paper
+INKS = ("auto", "dark", "light", "drawing")  # what a picture's ink can be, against its paper
 SMALL = 64  # pixels: below this side a picture is one digit cut out, without lines or uneven light
 LEAST = 0.06  # contrast of the faintest ink that is looked for, as a part of the paper's brightness
 AFAR = 512  # pixels of the longer side at first
@@ -32,16 +32,17 @@ class Ink:
 
 def find_ink(
     grey: np.ndarray,  # uint8 `[h, w]`
-    ink: str = "auto",  # dark or light, against its paper; auto: whichever the picture shows
+    ink: str = "auto",  # dark or light, against its paper; auto: whichever the picture shows; drawing: see below
 ) -> Ink:
     """The ink of a picture, as far as `ink_chances` tells it from paper, its lines, shadows, and what lies around.
 
+    Of a "drawing", as a program makes it on even paper, and of a picture below 64 pixels, all that is not paper is ink.
     Raises: `BadSetting` for another `ink`.
     """
     if ink not in INKS:
         raise BadSetting(f"ink={ink!r}: one of {', '.join(INKS)} is wanted")
-    if min(grey.shape) < SMALL:
-        return _small_ink(grey, ink)
+    if ink == "drawing" or min(grey.shape) < SMALL:
+        return _even_ink(grey, ink)
     dark = ink == "dark" or (ink == "auto" and _is_dark(grey))
     return Ink(_at_good_scale(grey if dark else 255 - grey), dark)
 
@@ -65,15 +66,15 @@ def _at_scale(grey: np.ndarray, scale: float) -> np.ndarray:
     return ink_chances(np.asarray(Image.fromarray(grey).resize((w, h), Image.Resampling.BOX)))
 
 
-def _small_ink(grey: np.ndarray, ink: str) -> Ink:
-    "The ink of a cut-out digit: its greys between those of the paper, which holds most of it and of its rim, and ink."
+def _even_ink(grey: np.ndarray, ink: str) -> Ink:
+    "The ink on even paper, which holds most of the picture and of its rim: the greys between those of paper and ink."
     grey = grey.astype(np.float32)
     darkest, lightest = float(grey.min()), float(grey.max())
     if lightest - darkest < 255 * LEAST:
         return Ink(np.zeros_like(grey), ink != "light")
     bright = (grey - darkest) / (lightest - darkest)
     rim = np.concatenate([bright[0], bright[-1], bright[1:-1, 0], bright[1:-1, -1]])
-    dark = ink == "dark" or (ink == "auto" and float((bright > 0.5).mean() + (rim > 0.5).mean()) > 1)
+    dark = ink == "dark" or (ink in ("auto", "drawing") and float((bright > 0.5).mean() + (rim > 0.5).mean()) > 1)
     values = 1 - bright if dark else bright
     paper = float(np.median(values[values < 0.5]))
     density = np.clip((values - paper) / (1 - paper), 0, 1)

@@ -25,7 +25,8 @@ Images = Annotated[list[str], typer.Argument(
     metavar="[RUN|FILE] IMAGE...", help="Photos, scans, drawings; a folder stands for all pictures in it. Before them "
                                         "may stand a network: " + NETWORK)]
 AsJson = Annotated[bool, typer.Option("--json", help="A JSON list, one entry a picture, with probabilities and boxes.")]
-Ink = Annotated[str, typer.Option(help="dark or light, against its paper; auto: whichever the picture shows.")]
+Ink = Annotated[str, typer.Option(help="dark or light, against its paper; auto: whichever the picture shows; "
+                                         "drawing: all that is not paper, as in a picture from a drawing program.")]
 Steps = Annotated[Path | None, typer.Option(help="PNG to draw the way from the picture to what the network saw into.")]
 Trust = Annotated[bool, typer.Option("--trust", help="Open a .pkl, though it can run any code: you know who made it. "
                                      "Other files cannot.")]

@@ -56,7 +56,7 @@ class Reading:
 def read_digits(
     picture,  # a path, the bytes of an image file, a PIL image, an array or a tensor
     predictor: Predictor | None = None,  # None: the network that comes with digitfast
-    ink: str = "auto",  # dark or light, against its paper; auto: whichever the picture shows
+    ink: str = "auto",  # dark or light, against its paper; auto: whichever the picture shows; drawing: on even paper
 ) -> Reading:
     "The digits in a picture, line by line. Raises: `BadImage`, which names the file; `BadSetting`."
     predictor = predictor or Predictor.packed()

@@ -1,6 +1,8 @@
 "The draw page in a real browser: drawn on with mouse, finger and keys, given photos, and watched for what it asks for."
 import io
 import math
+import re
+import statistics
 
 import numpy as np
 import pytest
@@ -133,6 +135,12 @@ def test_several_digits_are_a_number(page):
     assert page.answer() == "no digit"
 
 
+def test_straight_bars_are_no_ruled_lines(page):
+    for i, digit in enumerate("727"):
+        page.draw(digit, 20 + 195 * i, 110, 240)
+    assert page.answer() == "727"
+
+
 def test_a_scrawl_is_none(page):
     points = np.random.default_rng(3).uniform((150, 100), (450, 350), (40, 2))
     page.page.mouse.move(*page.at(*points[0]))
@@ -155,6 +163,20 @@ def test_bars_move_while_one_draws(page):
     assert half != "7" and whole == "7"
     assert float(bar.evaluate("bar => bar.style.width").rstrip("%")) > 90
     page.page.mouse.up()
+
+
+@pytest.mark.slow
+def test_the_answer_comes_soon(page):
+    "The median over 20 answers, from the drawing to what the page shows, on a machine that does nothing else."
+    for what, digits in {"tiny": ["5"], "large": ["5"], "off-centre": ["4"], "three digits": ["4", "2", "7"]}.items():
+        times = []
+        for _ in range(20):
+            page.page.keyboard.press("Escape")
+            for i, digit in enumerate(digits):
+                page.draw(digit, *PLACES.get(what, (20 + 195 * i, 110, 240)))
+            times.append(int(re.search(r"(\d+) ms", page.text("#how")).group(1)))
+        print(f"{what}: {statistics.median(times):.0f} ms, at most {max(times)} ms")
+        assert statistics.median(times) <= 50
 
 
 def test_a_photo_is_opened_pasted_and_dropped(page, photo):

@@ -36,6 +36,17 @@ def test_polarity_can_be_told_and_other_names_cannot():
         find_ink(page(), "blue")
 
 
+@pytest.mark.parametrize("paper, ink", [(255, 0), (230, 40), (30, 200)])
+def test_all_of_a_drawing_is_ink(paper, ink):
+    "A straight line over the whole page is a ruled one in a photo, and a stroke in a drawing."
+    drawn = np.zeros((200, 300), bool)
+    drawn[100:106, 10:290] = drawn[30:170, 150:156] = True
+    grey = np.where(drawn, ink, paper).astype(np.uint8)
+    found = find_ink(grey, "drawing")
+    assert found.dark == (ink < paper) and np.array_equal(found.density, drawn)
+    assert find_ink(grey).density[103, 20:280].mean() < 0.5
+
+
 @pytest.mark.parametrize("light", ["gradient", "shadow", "noise"])
 def test_uneven_light(light):
     y, x = np.mgrid[0:450, 0:600]

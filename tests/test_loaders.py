@@ -29,9 +29,10 @@ def test_pixels_are_the_files(dls):
         assert np.array_equal(np.asarray(Image.open(file)), (pixels[0].cpu() * 255).round().numpy())
 
 
-def test_other_names_of_splits(copy_of_digits):
+@pytest.mark.parametrize("other", ["valid", "val", "test"])
+def test_other_names_of_splits(copy_of_digits, other):
     (copy_of_digits / "training").rename(copy_of_digits / "train")
-    (copy_of_digits / "testing").rename(copy_of_digits / "valid")
+    (copy_of_digits / "testing").rename(copy_of_digits / other)
     assert len(digit_dls(copy_of_digits, num_workers=0).valid_ds) == 120
 
 

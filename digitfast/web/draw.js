@@ -206,7 +206,7 @@ async function picture() { // what is sent, and where it lies on the paper
   on.fillRect(0, 0, w, h);
   on.setTransform(scale, 0, 0, scale, -x * scale, -y * scale);
   drawStrokes(on, "#000");
-  return { blob: await sent.convertToBlob(), ink: "dark", place: { scale: 1 / scale, x, y } };
+  return { blob: await sent.convertToBlob(), ink: "drawing", place: { scale: 1 / scale, x, y } };
 }
 
 async function ask() { // one question at a time: the next one is about what is there by then
@@ -217,9 +217,8 @@ async function ask() { // one question at a time: the next one is about what is 
   asking = element.answer.ariaBusy = true;
   do {
     askAgain = false;
-    const about = photo;
+    const about = photo, start = performance.now();
     const { blob, ink, place } = await picture();
-    const start = performance.now();
     const answered = await reply(`read?ink=${ink}`, { method: "POST", body: blob });
     if (about !== photo) askAgain = true; // another picture has come meanwhile
     else say({ ...answered, place, took: performance.now() - start });
