@@ -2,7 +2,7 @@
 
 const WIDTH = 600, HEIGHT = 450; // of the paper, in the units that strokes are kept in, whatever the screen
 const PEN = 10; // its width, in the same units
-const SENT_PEN = 8, SENT_SIDE = 320; // pixels: the widest stroke and the longest side of a drawing that is sent
+const SENT_PEN = 6, SENT_SIDE = 240; // pixels: the widest stroke and the longest side of a drawing that is sent
 const STEP = 10; // that an arrow key moves the pen
 
 const element = Object.fromEntries([...document.querySelectorAll("[id]")].map((found) => [found.id, found]));
