@@ -16,12 +16,14 @@ test-all: .venv/.installed-dev
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
 
+# Several notebooks run at a time: with a thread each they do not get in each other's way.
 notebooks: .venv/.installed-dev
-	$(BIN)/nbdev-test
+	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --timing
 
 # The tutorials' kept outputs, made anew; nbdev-clean takes out what differs from run to run.
 notebook-outputs: .venv/.installed-dev
 	PYTHONWARNINGS=ignore $(BIN)/jupyter execute --inplace nbs/*.ipynb
+	$(BIN)/python tools/tidy_notebooks.py nbs
 	$(BIN)/nbdev-clean --fname nbs
 
 .venv/bin/python:
