@@ -16,8 +16,9 @@ test-all: .venv/.installed-dev
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
 
-# Several notebooks run at a time: with a thread each they do not get in each other's way.
+# Several notebooks run at a time: the digits are unpacked before, and a thread each is enough.
 notebooks: .venv/.installed-dev
+	$(BIN)/digitfast data
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --timing
 
 # The tutorials' kept outputs, made anew; nbdev-clean takes out what differs from run to run.

@@ -30,10 +30,16 @@ def test_what_progress_bars_leave_behind_is_taken_out():
 
 
 def test_a_picture_gets_a_palette_once():
-    plot = Image.new("RGBA", (80, 60), (255, 255, 255, 0))  # as matplotlib's: transparent paper
-    ImageDraw.Draw(plot).line([(0, 0), (79, 59)], fill=(31, 119, 180, 255), width=3)
+    plot = Image.new("RGBA", (400, 300), (255, 255, 255, 0))  # as matplotlib's: transparent paper
+    pen = ImageDraw.Draw(plot)
+    for x in range(256):
+        pen.line([(x, 0), (x, 200)], fill=(x, x, x, 255))
+    dots = {(300, 50): (255, 127, 14), (300, 80): (44, 160, 44), (300, 110): (214, 39, 40)}
+    for (x, y), colour in dots.items():
+        pen.ellipse((x - 3, y - 3, x + 3, y + 3), fill=(*colour, 255))
     small = tidy_notebooks.with_palette(png(plot))
     picture = opened(small)
-    assert picture.mode == "P" and picture.convert("RGB").getpixel((40, 30)) == (31, 119, 180)
-    assert picture.convert("RGB").getpixel((70, 5)) == (255, 255, 255)
+    assert picture.mode == "P" and picture.convert("RGB").getpixel((390, 290)) == (255, 255, 255)
+    for place, colour in dots.items():
+        assert max(abs(a - b) for a, b in zip(picture.convert("RGB").getpixel(place), colour, strict=True)) <= 2
     assert tidy_notebooks.with_palette(small) == small

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 LEFT_BEHIND = ("", "<div></div>")  # what an output's HTML comes to once its bar is done
-COLOURS = 64  # of a picture: a plot has few, and a palette takes a third of the bytes
+COLOURS = 128  # of a picture: a plot has few, and a palette takes a third of the bytes
 
 
 def tidied(
@@ -38,14 +38,15 @@ def shows_nothing(
 def with_palette(
     png: str,  # in base64
 ) -> str:
-    "The picture with at most 64 colours, in base64; one that has a palette already is as it was."
+    "The picture with at most 128 colours, in base64; one that has a palette already is as it was."
     image = Image.open(io.BytesIO(base64.b64decode(png)))
     if image.mode == "P":
         return png
     paper = Image.new("RGBA", image.size, "white")
     image = Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
     file = io.BytesIO()
-    image.quantize(COLOURS, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
+    few = image.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)  # a dot keeps its colour
+    few.save(file, "PNG", optimize=True)
     return base64.b64encode(file.getvalue()).decode()
 
 
