@@ -22,12 +22,15 @@ lint: .venv/.installed-dev
 docs: .venv/.installed-dev
 	$(BIN)/python -W ignore tools/doc_pages.py
 
+# Several notebooks run at a time: the digits are unpacked before, and a thread each is enough.
 notebooks: .venv/.installed-dev
-	$(BIN)/nbdev-test
+	$(BIN)/digitfast data
+	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --timing
 
 # The tutorials' kept outputs, made anew; nbdev-clean takes out what differs from run to run.
 notebook-outputs: .venv/.installed-dev
 	PYTHONWARNINGS=ignore $(BIN)/jupyter execute --inplace nbs/*.ipynb
+	$(BIN)/python tools/tidy_notebooks.py nbs
 	$(BIN)/nbdev-clean --fname nbs
 
 .venv/bin/python:

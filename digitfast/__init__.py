@@ -17,9 +17,10 @@ _HOMES = {  # module: the public names in it; each module is imported when one o
     "training": ["train_learner", "History", "WeightAverage", "LabelSmoothing", "NonDigits"],
     "evaluation": ["evaluate_learner", "predict_files"],
     "saving": ["save_learner", "open_learner"],
-    "predictor": ["Predictor", "open_predictor", "save_predictor"],
+    "predictor": ["Predictor", "open_predictor", "predictor_of", "save_predictor"],
     "reading": ["read_digit", "read_digits"],
-    "run_folders": ["find_run", "list_runs"],
+    "run_folders": ["export_run", "find_run", "list_runs"],
+    "figures": ["draw_boxes", "draw_steps"],
     "runs": ["train_run", "resume_run"],
     "report_page": ["write_report"],
 }
