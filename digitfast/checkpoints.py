@@ -18,7 +18,15 @@ from fastai.learner import Learner
 
 from digitfast.errors import BadData, BadSetting
 from digitfast.files import whole_file
-from digitfast.processes import done_once, gathered, is_first, process_count, process_rank, wanted_by_any
+from digitfast.processes import (
+    done_once,
+    gathered,
+    is_first,
+    launched,
+    process_count,
+    process_rank,
+    wanted_by_any,
+)
 from digitfast.sealed import read_sealed, write_sealed
 from digitfast.training_state import (
     give_state,
@@ -30,7 +38,7 @@ from digitfast.training_state import (
     unpack,
 )
 
-FORMAT = "digitfast checkpoint 1"
+FORMAT = "digitfast checkpoint 2"
 BEST = "best.safetensors"
 EVERY = 60.0  # seconds between two checkpoints within an epoch
 SHARE = 0.005  # part of the time that checkpoints may take; at the ends of very short epochs some are left out
@@ -173,6 +181,10 @@ def _last_good(folder: Path) -> dict[str, Any] | None:
 
 def _compare(then: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
     "Raise `BadSetting` where something differs that has to be the same."
+    if then["processes"] != now["processes"]:
+        raise BadSetting(f"the training in {folder} began with {then['processes']} processes, and there are "
+                         f"{now['processes']} now; go on with: "
+                         + launched(f"fit --resume {folder.parent}", then["processes"]))
     for key in {**then, **now}:
         if then.get(key) != now.get(key):
             raise BadSetting(f"{key} was {then.get(key)!r} when the training in {folder} began, and is "

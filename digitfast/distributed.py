@@ -2,6 +2,7 @@
 
 Imported only where there are several: fastai's own module imports accelerate.
 """
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,8 +15,7 @@ from fastai.learner import Learner
 from fastai.torch_core import apply, get_model, set_seed, to_detach
 from torch import distributed
 
-from digitfast.errors import BadSetting
-from digitfast.processes import process_count, process_rank
+from digitfast.processes import check_shares, process_rank
 
 
 @contextmanager
@@ -39,21 +39,11 @@ def trained_together(
     with learn.distrib_ctx(sync_bn=not on_cpu, cpu=on_cpu, mixed_precision="no"):  # precision is `train_learner`'s
         learn.distributed_trainer._wrap_dl = SharedDL.of
         try:
-            with learn.added_cbs(_WholeAnswers()):
+            with learn.added_cbs(_WholeAnswers()), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Grad strides do not match")  # of 1×1 and 1-channel kernels
                 yield
         finally:  # where a training was interrupted, fastai leaves them as they are
             learn.model, learn.dls.loaders = get_model(learn.model), loaders
-
-
-def check_shares(
-    bs: int,  # images a batch
-) -> None:
-    "Raise `BadSetting` for a batch that the processes cannot share evenly, or that leaves one of them a single image."
-    n = process_count()
-    if bs % n or bs < 2 * n:
-        below, above = max(2, bs // n) * n, max(2, bs // n + 1) * n
-        raise BadSetting(f"bs={bs} is the batch of all {n} processes together, in equal shares of at least 2 images; "
-                         f"try bs={' or '.join(map(str, sorted({below, above})))}")
 
 
 class SharedDL(DistributedDL):
@@ -68,7 +58,8 @@ class SharedDL(DistributedDL):
         super().__init__(dl)
         share = -(-dl.bs // self.world_size)
         self.together = share * self.world_size  # images a batch
-        self.part = dl.new(bs=share, get_idxs=self.get_idxs, drop_last=False)
+        self.part = dl.new(bs=share, drop_last=False)
+        self.part.get_idxs = self.get_idxs  # given to `new`, it would become a method of the other loader's
 
     @classmethod
     def of(cls, dl: DataLoader) -> "SharedDL":

@@ -2,6 +2,7 @@
 
 torch is imported inside the functions: a command's mistake is told without it.
 """
+import atexit
 import os
 import pickle
 import signal
@@ -36,11 +37,22 @@ def is_first() -> bool:
 
 def launched(
     command: str,  # of digitfast, such as "fit --resume best"
+    processes: int | None = None,  # on this machine; None: as many as there are now
 ) -> str:
-    "How `command` is started with as many processes as there are now."
-    if process_count() == 1:
-        return f"digitfast {command}"
-    return f"torchrun --nproc_per_node {_here()} -m digitfast {command}"
+    "How `command` is started with so many processes."
+    processes = processes or _here()
+    return f"torchrun --nproc_per_node {processes} -m digitfast {command}" if processes > 1 else f"digitfast {command}"
+
+
+def check_shares(
+    bs: int,  # images a batch
+) -> None:
+    "Raise `BadSetting` for a batch that the processes cannot share evenly, or that leaves one of them a single image."
+    n = process_count()
+    if n > 1 and (bs % n or bs < 2 * n):
+        below, above = max(2, bs // n) * n, max(2, bs // n + 1) * n
+        raise BadSetting(f"bs={bs} is the batch of all {n} processes together, in equal shares of at least 2 images; "
+                         f"try bs={' or '.join(map(str, sorted({below, above})))}")
 
 
 @contextmanager
@@ -54,15 +66,10 @@ def joined() -> Iterator[None]:
         yield
         return
     from torch import distributed
-    if distributed.is_initialized():  # by who called this, or by a script of the user's own
-        yield
-        return
     with _ended_with_a_word():
-        _join()
-        try:
-            yield
-        finally:
-            distributed.destroy_process_group()
+        if not distributed.is_initialized():  # a script of the user's own may have done so
+            _join()
+        yield
 
 
 def done_once(
@@ -154,6 +161,7 @@ def _join() -> None:
         for loopback in LOOPBACKS & {name for _, name in socket.if_nameindex()}:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
     torch.distributed.init_process_group("nccl" if gpus else "gloo", timeout=PATIENCE)
+    atexit.register(torch.distributed.destroy_process_group)  # once: it cannot be made anew while the launcher runs
 
 
 def _here() -> int:
@@ -180,17 +188,20 @@ def _tried(func: Callable[[], Any]) -> tuple[Any, Exception | None]:
 def _ended_with_a_word() -> Iterator[None]:
     """While the context lasts, `ProcessEnded` is raised where another process has ended: torch tells of it, or the
     launcher, which sends SIGTERM to those that are left."""
+    in_main = threading.current_thread() is threading.main_thread()  # others have no say in signals
+
     def end(*_):
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is ending already
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is ending already, and has something to say first
         raise ProcessEnded("another process of the training has ended, or the launcher was told to end")
 
-    in_main = threading.current_thread() is threading.main_thread()  # others cannot
     usual = signal.signal(signal.SIGTERM, end) if in_main else None
     try:
         yield
     except RuntimeError as e:
         if isinstance(e, ProcessEnded) or not any(word in str(e).lower() for word in _LOST):
             raise
+        if in_main:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         ended = ProcessEnded("another process of the training has ended")
         for note in getattr(e, "__notes__", ()):
             ended.add_note(note)

@@ -36,7 +36,7 @@ from digitfast.learners import digit_learner
 from digitfast.loaders import SPLITS, ResidentDL, digit_dls, find_splits
 from digitfast.non_digits import non_digits as non_digit_images
 from digitfast.predictor import predictor_of, save_predictor
-from digitfast.processes import done_by_each, done_once, is_first, joined, launched, process_count
+from digitfast.processes import check_shares, done_by_each, done_once, is_first, joined, launched, process_count
 from digitfast.registry import log_callback, optimizer
 from digitfast.run_folders import (
     CHECKPOINTS,
@@ -148,9 +148,7 @@ def _prepare(settings: dict[str, Any]) -> tuple[Learner, list, dict[str, Any]]:
     given = SimpleNamespace(**settings)
     check_recipe(given.epochs, given.lr, given.schedule, given.precision)
     check_seed(given.seed)
-    if process_count() > 1:
-        from digitfast.distributed import check_shares
-        check_shares(given.bs)
+    check_shares(given.bs)
     opt_func, moms = _optimizer(given.opt, given.mom)
     _check_amounts(given.wd, given.non_digits)
     if given.log:
@@ -190,7 +188,7 @@ def _train(folder: Path, settings: dict[str, Any], learn: Learner, cbs: list, st
                    "data": {"path": str(dls.path), "sha256": checksum, "training_images": len(dls.train_ds)}}
         return done_once(partial(_written, folder, summary, learn, start - checkpoints.before))
     except BaseException as e:
-        if is_unfinished(folder):
+        if is_unfinished(folder) and not isinstance(e, BadSetting):  # that says itself what has to be changed
             e.add_note(f"go on with: {launched(f'fit --resume {folder}')}")
         raise
 
