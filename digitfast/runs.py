@@ -102,6 +102,7 @@ def train_run(
     """
     settings = dict(locals())
     start = time.perf_counter()
+    check_shares(bs)
     with joined():
         learn, cbs, settings = done_by_each(partial(_prepare, settings))
         folder = done_once(partial(new_folder, Path(runs), name or arch))
@@ -148,7 +149,6 @@ def _prepare(settings: dict[str, Any]) -> tuple[Learner, list, dict[str, Any]]:
     given = SimpleNamespace(**settings)
     check_recipe(given.epochs, given.lr, given.schedule, given.precision)
     check_seed(given.seed)
-    check_shares(given.bs)
     opt_func, moms = _optimizer(given.opt, given.mom)
     _check_amounts(given.wd, given.non_digits)
     if given.log:

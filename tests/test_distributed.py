@@ -2,7 +2,6 @@
 
 Each launch costs the imports of two processes, so there are few, and many tests look at what they left.
 """
-import json
 import os
 import re
 import signal
@@ -15,7 +14,7 @@ import torch
 from fastai.callback.core import Callback
 from fastai.torch_core import set_seed
 
-from digitfast import BadSetting, ProcessEnded, checkpoints, digit_dls, evaluate_learner, find_run, train_run
+from digitfast import BadSetting, checkpoints, digit_dls, evaluate_learner, find_run, train_run
 from digitfast import runs as runs_module
 from digitfast.learners import digit_learner, simple_learner
 from digitfast.processes import done_by_each, done_once, joined, process_rank
