@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,27 @@ from fastai.learner import Learner
 
 from digitfast.errors import BadData, BadSetting
 from digitfast.files import whole_file
+from digitfast.processes import (
+    done_once,
+    gathered,
+    is_first,
+    launched,
+    process_count,
+    process_rank,
+    wanted_by_any,
+)
 from digitfast.sealed import read_sealed, write_sealed
-from digitfast.training_state import give_state, pack, python_state, set_random_state, take_state, unpack
+from digitfast.training_state import (
+    give_state,
+    pack,
+    python_state,
+    set_random_state,
+    take_random_state,
+    take_state,
+    unpack,
+)
 
-FORMAT = "digitfast checkpoint 1"
+FORMAT = "digitfast checkpoint 2"
 BEST = "best.safetensors"
 EVERY = 60.0  # seconds between two checkpoints within an epoch
 SHARE = 0.005  # part of the time that checkpoints may take; at the ends of very short epochs some are left out
@@ -36,16 +54,16 @@ def checkpointed(
     """While the context lasts, a training of `learn` leaves checkpoints, and goes on from the last good one there is.
 
     On the CPU in fp32 the weights are in the end bit for bit those of a training that was never stopped. Ctrl-C ends
-    the training behind the batch it is in, with a checkpoint; pressed twice, it ends at once.
+    the training behind the batch it is in, with a checkpoint; pressed twice, it ends at once. Of several processes the
+    first one reads and writes, and keeps where the random generators of the others are.
     Raises: `BadSetting` where `facts` are not those of the checkpoint; warns of damaged ones.
     """
-    folder.mkdir(exist_ok=True)
-    for part in folder.glob(".*.partial"):  # of a process that was killed while it wrote
-        part.unlink()
-    state = _last_good(folder)
+    state = done_once(partial(_last_good, folder))
     if state:
         _compare(state["facts"], facts, folder)
-        print(f"going on at epoch {state['epoch']}, batch {state['batch']}", flush=True)
+        state["random"] = [state["random"], *state["others"]][process_rank()]
+        if is_first():
+            print(f"going on at epoch {state['epoch']}, batch {state['batch']}", flush=True)
     checkpoints = Checkpoints(folder, facts, state)
     with learn.added_cbs(checkpoints), _going_on(learn, checkpoints, state), _interruptible(checkpoints):
         yield checkpoints
@@ -82,14 +100,16 @@ class Checkpoints(Callback):
         self.shuffling = self.dls.train.rng.getstate()
 
     def after_batch(self):
-        now = time.monotonic()
-        if self.stop or now - self.written > max(EVERY, self.took / SHARE):
+        due = time.monotonic() - self.written > max(EVERY, self.took / SHARE)
+        self.stop, due = wanted_by_any(self.stop, due)  # several processes stop and write behind the same batch
+        if self.stop or due:
             self.write(self.epoch, self.iter + 1 if self.training else len(self.dls.train))
             if self.stop:
                 raise KeyboardInterrupt
 
     def after_epoch(self):
-        if self.epoch + 1 == self.n_epoch or time.monotonic() - self.written > self.took / SHARE:
+        due = self.epoch + 1 == self.n_epoch or time.monotonic() - self.written > self.took / SHARE
+        if any(wanted_by_any(due)):
             self.shuffling = self.dls.train.rng.getstate()
             self.write(self.epoch + 1, 0)
 
@@ -100,12 +120,20 @@ class Checkpoints(Callback):
     ) -> None:
         "Write a checkpoint and remove what it replaces. Raises: `OSError`, with the last good one still there."
         start = time.monotonic()
+        others = gathered(take_random_state())[1:]
+        done_once(partial(self._write, epoch, batch, others))
+        self.written = time.monotonic()
+        self.took = self.written - start
+
+    def _write(self, epoch: int, batch: int, others: list) -> None:
+        "As `write`, on one process; `others` are the states of the others' random generators."
         loss = self.recorder.values[-1][1] if epoch and not batch else math.inf  # of validation
         if best := loss < self.lowest:
             self.lowest = loss
         tensors: dict[str, torch.Tensor] = {}
         state = pack({"epoch": epoch, "batch": batch, "seconds": self.seconds, "lowest": self.lowest,
-                       "shuffling": self.shuffling, **take_state(self.learn, epoch < self.n_epoch)}, tensors)
+                       "shuffling": self.shuffling, "others": others,
+                      **take_state(self.learn, epoch < self.n_epoch)}, tensors)
         path = self.folder / f"{epoch:06}-{batch:06}.safetensors"
         try:
             write_sealed(path, tensors, {"format": FORMAT, "facts": self.facts, "state": state})
@@ -116,8 +144,6 @@ class Checkpoints(Callback):
             _link(path, self.folder / BEST)
         for old in _files(self.folder)[:-KEPT]:
             old.unlink()
-        self.written = time.monotonic()
-        self.took = self.written - start
 
 
 def _files(folder: Path) -> list[Path]:
@@ -136,6 +162,9 @@ def _link(path: Path, name: Path) -> None:
 
 def _last_good(folder: Path) -> dict[str, Any] | None:
     "The state in the newest checkpoint that is whole; None where there is none."
+    folder.mkdir(exist_ok=True)
+    for part in folder.glob(".*.partial"):  # of a process that was killed while it wrote
+        part.unlink()
     best = folder / BEST
     for path in [*reversed(_files(folder)), *([best] if best.is_file() else [])]:
         try:
@@ -152,6 +181,10 @@ def _last_good(folder: Path) -> dict[str, Any] | None:
 
 def _compare(then: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
     "Raise `BadSetting` where something differs that has to be the same."
+    if then["processes"] != now["processes"]:
+        raise BadSetting(f"the training in {folder} began with {then['processes']} processes, and there are "
+                         f"{now['processes']} now; go on with: "
+                         + launched(f"fit --resume {folder.parent}", then["processes"]))
     for key in {**then, **now}:
         if then.get(key) != now.get(key):
             raise BadSetting(f"{key} was {then.get(key)!r} when the training in {folder} began, and is "
@@ -168,7 +201,8 @@ def _interruptible(checkpoints: Checkpoints) -> Iterator[None]:
 
     def ask(*_):
         checkpoints.stop = True
-        signal.signal(signal.SIGINT, usual)
+        if process_count() == 1:  # launchers of several send it once more to each
+            signal.signal(signal.SIGINT, usual)
 
     if usual is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, ask)
@@ -176,7 +210,7 @@ def _interruptible(checkpoints: Checkpoints) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, usual)
-    if checkpoints.stop:  # there was no batch left
+    if any(wanted_by_any(checkpoints.stop)):  # there was no batch left
         raise KeyboardInterrupt
 
 

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from digitfast import __version__
-from digitfast.errors import DigitError
+from digitfast.errors import BadSetting, DigitError, ProcessEnded
 from digitfast.network_commands import draw, evaluate, export, predict, read, report
 from digitfast.options import complain
+from digitfast.processes import process_count, process_rank
 from digitfast.training_commands import bench, data, fit, lr_find, runs
 
 app = typer.Typer(
@@ -22,11 +23,13 @@ _UsageError = typer.BadParameter.__base__  # typer brings a click of its own: it
 _ClickError = _UsageError.__base__
 
 
-
 def _telling(command: Callable) -> Callable:
     "`command`, which says when Ctrl-C ends it what is left: typer would end it without a word."
     @wraps(command)
     def told(*args, **kwargs):
+        if process_count() > 1 and command is not fit:
+            name = command.__name__.replace("_", "-")
+            raise BadSetting(f"{process_count()} processes would all do the same; start it alone: digitfast {name}")
         try:
             return command(*args, **kwargs)
         except KeyboardInterrupt as e:
@@ -60,7 +63,8 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):  # before a command began
         code = 130
     except (DigitError, OSError) as e:
-        complain("; ".join(filter(None, [str(e), _next_step(e)])))
+        by = min(process_rank(), 1) if isinstance(e, ProcessEnded) else 0  # where the first one may be what has ended
+        complain("; ".join(filter(None, [str(e), _next_step(e)])), by)
         code = 1
     sys.exit(code)
 

@@ -25,5 +25,9 @@ class BadSetting(DigitError, ValueError):
     "A setting of an unknown name, or a value out of its range."
 
 
+class ProcessEnded(DigitError, RuntimeError):
+    "Of several processes that work together, another one has ended, so that this one cannot go on."
+
+
 class RunNotFound(DigitError, FileNotFoundError):
     "There is no finished run or learner file at the place that was named."

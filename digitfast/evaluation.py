@@ -12,6 +12,7 @@ from scipy.stats import binomtest
 
 from digitfast.errors import BadData, BadImage
 from digitfast.images import PILDigit
+from digitfast.processes import alone
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def evaluate_learner(
         if not files:
             raise BadData(f"{folder} holds no images")
         dl = learn.dls.test_dl(files, with_labels=True)
-    with learn.no_bar():
+    with alone(), learn.no_bar():
         probabilities, actual, losses = learn.get_preds(dl=dl, with_loss=True)
     vocab = list(learn.dls.vocab)
     confusion = np.zeros((len(vocab), len(vocab)), dtype=int)
@@ -97,7 +98,7 @@ def predict_files(
             except BadImage as e:
                 answer["error"] = str(e)
     if readable:
-        with learn.no_bar():
+        with alone(), learn.no_bar():
             rows, _ = learn.get_preds(dl=learn.dls.test_dl([file for _, file in readable], num_workers=0))
         for (answer, file), row in zip(readable, rows.tolist(), strict=True):
             if not all(map(math.isfinite, row)):

@@ -1,4 +1,5 @@
 """From a folder of digits to fastai's `DataLoaders`."""
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -52,6 +53,15 @@ class ResidentDL(TfmdDL):
             return torch.arange(self.n)
         return torch.randperm(self.n, generator=torch.Generator().manual_seed(self.rng.randrange(2**63)))
 
+    def create_batches(self, samps) -> Iterator:  # for fastai's `DistributedDL`, which asks only for these
+        for idxs in self.chunkify(samps):
+            yield self._draw(torch.tensor(list(idxs), device=self.pixels.device))
+
+    def _draw(self, idxs: torch.Tensor) -> tuple[TensorImageBW, TensorCategory]:
+        "The images of `idxs`, as uint8 `[n, 1, h, w]`, and their labels."
+        return (torch.as_subclass(self.pixels.index_select(0, idxs).unsqueeze(1), TensorImageBW),
+                torch.as_subclass(self.labels.index_select(0, idxs), TensorCategory))
+
     def __iter__(self):
         self.randomize()
         self.before_iter()
@@ -60,12 +70,12 @@ class ResidentDL(TfmdDL):
             idxs = torch.tensor(list(islice(idxs, self.n)))  # show_batch(unique=True) has them without end
         only_to_float = [type(f) for f in self.after_batch.fs] == [IntToFloatTensor]
         for batch in idxs.to(self.pixels.device).split(self.bs)[:len(self)]:
-            images = self.pixels.index_select(0, batch).unsqueeze(1)
-            labels = torch.as_subclass(self.labels.index_select(0, batch), TensorCategory)
+            images, labels = self._draw(batch)
             if only_to_float:  # at once, since the pipeline's own way takes as long as a step of a small network
-                yield torch.as_subclass(channels_last(images.float().div_(255)), TensorImageBW), labels
+                images = torch.as_subclass(images, torch.Tensor).float().div_(255)
+                yield torch.as_subclass(channels_last(images), TensorImageBW), labels
             else:
-                images, labels = self.after_batch((TensorImageBW(images), labels))
+                images, labels = self.after_batch((images, labels))
                 yield channels_last(images), labels
         self.after_iter()
 
@@ -99,7 +109,7 @@ class DigitDataLoaders(ImageDataLoaders):
 
 def digit_dls(
     path: str | Path,  # folder with a training and a test split: training/ and testing/, or train/ and val/
-    bs: int = 128,  # images a batch
+    bs: int = 128,  # images a batch; where several processes train together, of all of them
     holdout: float = 0.0,  # part of the training images to validate on instead of the test split, 0 to below 1
     seed: int = 42,  # of the choice of the held-out images
     size: int = 28,  # side of the square images a network sees, in pixels

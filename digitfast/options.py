@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from digitfast.processes import process_rank
 from digitfast.registry import ARCHITECTURES, OPTIMIZERS
 
 Source = Annotated[str | None, typer.Option(
@@ -14,7 +15,8 @@ Arch = Annotated[str | None, typer.Option(
     help=f"Architecture: {', '.join(ARCHITECTURES)}; also torchvision's and, where it is installed, timm's others. "
          "Default: digitnet.")]
 Opt = Annotated[str | None, typer.Option(help=f"Optimiser: {', '.join(OPTIMIZERS)}. Default: adam.")]
-Bs = Annotated[int | None, typer.Option(help="Images a batch. Default: 128.")]
+Bs = Annotated[int | None, typer.Option(help="Images a batch; where several processes train together, of all of "
+                                             "them. Default: 128.")]
 Size = Annotated[int | None, typer.Option(help="Side of the images that the network sees, in pixels. Default: 28.")]
 Seed = Annotated[int | None, typer.Option(help="Of weights, order and held-out images. Default: 42.")]
 Runs = Annotated[str | None, typer.Option("--runs", help="Folder of the run folders. Default: runs.")]
@@ -35,6 +37,8 @@ RunsFolder = Annotated[str, typer.Option("--runs", help="Folder of the run folde
 
 def complain(
     message: object,  # which becomes one line
+    by: int = 0,  # which one of several processes that meet the mistake says so
 ) -> None:
     "Print a mistake on stderr."
-    print("digitfast: " + " ".join(str(message).split()), file=sys.stderr, flush=True)
+    if process_rank() == by:
+        print("digitfast: " + " ".join(str(message).split()), file=sys.stderr, flush=True)

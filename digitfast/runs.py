@@ -5,6 +5,8 @@ import math
 import shutil
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -34,6 +36,7 @@ from digitfast.learners import digit_learner
 from digitfast.loaders import SPLITS, ResidentDL, digit_dls, find_splits
 from digitfast.non_digits import non_digits as non_digit_images
 from digitfast.predictor import predictor_of, save_predictor
+from digitfast.processes import check_shares, done_by_each, done_once, is_first, joined, launched, process_count
 from digitfast.registry import log_callback, optimizer
 from digitfast.run_folders import (
     CHECKPOINTS,
@@ -69,7 +72,7 @@ def train_run(
     source: str = "mnist",  # what `digits_path` takes: "mnist", a fastai name, a URL, a folder
     arch: str = "digitnet",  # name of the architecture
     epochs: int = 1,  # passes over the training images
-    bs: int = 128,  # images a batch
+    bs: int = 128,  # images a batch; where several processes train together, of all of them
     lr: float = 0.015,  # learning rate; the highest one, if schedule is one_cycle
     opt: str = "adam",  # name of the optimiser
     schedule: str = "one_cycle",  # one_cycle or constant
@@ -94,21 +97,24 @@ def train_run(
     or is interrupted before the first one is removed. summary.json is written last, so a folder without one is no
     finished run. Nothing is ever overwritten.
 
-    Raises: any `DigitError`, before training starts where it can be known by then.
+    Of several processes that a launcher has started, all train, the first one prints and writes, and all are given the
+    run. Raises: any `DigitError`, before training starts where it can be known by then.
     """
     settings = dict(locals())
     start = time.perf_counter()
-    learn, cbs, settings = _prepare(settings)
-    folder = new_folder(Path(runs), name or arch)
-    settings["name"] = folder.name
-    try:
-        with only_process(folder):
-            write_settings(folder / FILE, folder.name, settings)
-            return _train(folder, settings, learn, cbs, start)
-    except BaseException:
-        if not is_unfinished(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
+    check_shares(bs)
+    with joined():
+        learn, cbs, settings = done_by_each(partial(_prepare, settings))
+        folder = done_once(partial(new_folder, Path(runs), name or arch))
+        settings["name"] = folder.name
+        try:
+            with _kept_from_others(folder):
+                done_once(partial(write_settings, folder / FILE, folder.name, settings))
+                return _train(folder, settings, learn, cbs, start)
+        except BaseException:
+            if is_first() and not is_unfinished(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
 def resume_run(
@@ -119,14 +125,23 @@ def resume_run(
 
     On the CPU in fp32 it comes to the same weights, bit for bit, as if it had never stopped. A damaged checkpoint is
     told of, and the one before it is taken. Raises: `RunNotFound`, `BadSetting` for a run that is finished, that
-    another process trains, or whose settings or data have changed.
+    another process trains, or whose settings, data or number of processes have changed.
     """
-    folder = unfinished_folder(run, runs)
     start = time.perf_counter()
-    with only_process(folder):
-        settings = {**read_settings(train_run, path=folder / FILE), "name": folder.name}
-        learn, cbs, settings = _prepare(settings)
-        return _train(folder, settings, learn, cbs, start)
+    with joined():
+        folder = done_once(partial(unfinished_folder, run, runs))
+        with _kept_from_others(folder):
+            settings = {**read_settings(train_run, path=folder / FILE), "name": folder.name}
+            learn, cbs, settings = done_by_each(partial(_prepare, settings))
+            return _train(folder, settings, learn, cbs, start)
+
+
+@contextmanager
+def _kept_from_others(folder: Path) -> Iterator[None]:
+    "While the context lasts, nobody but the processes that work together can train the run in `folder`."
+    with ExitStack() as stack:
+        done_once(lambda: stack.enter_context(only_process(folder)))
+        yield
 
 
 def _prepare(settings: dict[str, Any]) -> tuple[Learner, list, dict[str, Any]]:
@@ -164,28 +179,18 @@ def _train(folder: Path, settings: dict[str, Any], learn: Learner, cbs: list, st
     known = {key: value for key, value in settings.items() if key not in ("name", "runs")}  # a folder can be moved
     ready = time.perf_counter()
     try:
-        with checkpointed(learn, folder / CHECKPOINTS, {**known, "the checksum of the data": checksum}) as checkpoints:
+        facts = {**known, "processes": process_count(), "the checksum of the data": checksum}
+        with checkpointed(learn, folder / CHECKPOINTS, facts) as checkpoints:
             train_learner(learn, given.epochs, given.lr, given.schedule, given.precision, cbs=cbs)
             trained = checkpoints.seconds
-        write_steps(folder, learn.recorder.lrs, learn.recorder.losses)
-        summary = {
-            "run": folder.name, "settings": settings,
-            **_results(learn, bool(given.holdout), bool(given.non_digits)),
-            "precision": choose_precision(given.precision, learn.model, dls.device),
-            "seconds": {"preparation": round(ready - start, 2), "training": round(trained, 2)},
-            "data": {"path": str(dls.path), "sha256": checksum, "training_images": len(dls.train_ds)},
-            **circumstances(dls.device),
-        }
-        run = _kept(learn, folder, summary)
-        summary["seconds"]["total"] = round(checkpoints.before + time.perf_counter() - start, 2)
-        with whole_file(folder / SUMMARY) as part:
-            part.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        summary = {"run": folder.name, "settings": settings, "processes": process_count(),
+                   "seconds": {"preparation": round(ready - start, 2), "training": round(trained, 2)},
+                   "data": {"path": str(dls.path), "sha256": checksum, "training_images": len(dls.train_ds)}}
+        return done_once(partial(_written, folder, summary, learn, start - checkpoints.before))
     except BaseException as e:
-        if is_unfinished(folder):
-            e.add_note(f"go on with: digitfast fit --resume {folder}")
+        if is_unfinished(folder) and not isinstance(e, BadSetting):  # that says itself what has to be changed
+            e.add_note(f"go on with: {launched(f'fit --resume {folder}')}")
         raise
-    shutil.rmtree(folder / CHECKPOINTS)
-    return run
 
 
 def find_lr(
@@ -219,10 +224,20 @@ def find_lr(
     return {name: float(rate) for name, rate in found._asdict().items()}
 
 
-def _kept(learn: Learner, folder: Path, summary: dict[str, Any]) -> Run:
-    "The run, once its network is in its folder: as fastai's .pkl, and as what can hold no code."
+def _written(folder: Path, summary: dict[str, Any], learn: Learner, start: float) -> Run:
+    """The run, once all of it is in its folder: the network as fastai's .pkl and as what can hold no code, the steps,
+    and at last the summary. `start` is the time at which it began, on the clock of `time.perf_counter`."""
+    settings = summary["settings"]
+    write_steps(folder, learn.recorder.lrs, learn.recorder.losses)
+    summary = {**summary, **_results(learn, bool(settings["holdout"]), bool(settings["non_digits"])),
+               "precision": choose_precision(settings["precision"], learn.model, learn.dls.device),
+               **circumstances(learn.dls.device)}
     pickled = save_learner(learn, folder / LEARNER)
     save_predictor(predictor_of(learn, summary), folder / MODEL)
+    summary["seconds"]["total"] = round(time.perf_counter() - start, 2)
+    with whole_file(folder / SUMMARY) as part:
+        part.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    shutil.rmtree(folder / CHECKPOINTS)
     return Run(folder, summary, sha256(pickled.read_bytes()).hexdigest())
 
 

@@ -18,6 +18,7 @@ from fastcore.imports import IN_NOTEBOOK
 from digitfast.arithmetic import choose_precision, training_arithmetic
 from digitfast.errors import BadSetting
 from digitfast.models import with_no_digit
+from digitfast.processes import is_first, joined, process_count
 from digitfast.registry import PRECISIONS, SCHEDULES, unknown
 from digitfast.tensors import channels_last
 
@@ -37,7 +38,8 @@ def train_learner(
     """Train `learn` by a schedule.
 
     It prints one line an epoch, with bars on a terminal and no control characters in a log; in a notebook it shows
-    what fastai shows. Raises: `BadSetting`, `UnknownName`.
+    what fastai shows. Of several processes that a launcher has started, each takes its share of every batch
+    (`distributed.trained_together`). Raises: `BadSetting`, `UnknownName`, `ProcessEnded`.
     """
     check_recipe(epochs, lr, schedule, precision)
     device = getattr(learn.dls, "device", default_device()) or next(learn.model.parameters()).device
@@ -48,6 +50,10 @@ def train_learner(
     keep_freed_memory()
     fit = getattr(learn, SCHEDULES[schedule])
     with ExitStack() as contexts:
+        if process_count() > 1:
+            from digitfast.distributed import trained_together  # imports accelerate
+            contexts.enter_context(joined())
+            contexts.enter_context(trained_together(learn))
         contexts.enter_context(training_arithmetic(learn.model, device, precision))
         if precision == "fp16":
             contexts.enter_context(learn.added_cbs(_LossScaling()))
@@ -132,6 +138,8 @@ class History(Callback):
         self._write("a", self.rows[-1:])
 
     def _write(self, mode: str, rows: list) -> None:
+        if not is_first():
+            return
         with open(self.path / self.fname, mode, newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
 
@@ -243,9 +251,9 @@ def console_table(learn: Learner) -> Iterator[None]:
     "While the context lasts, `learn` prints one line an epoch, and draws bars only where a person watches."
     table, logger = _Table(learn), learn.logger
     with learn.no_bar():
-        learn.logger = table.write
+        learn.logger = table.write if is_first() else noop
         try:
-            if sys.stdout.isatty():
+            if sys.stdout.isatty() and is_first():
                 from rich.progress import Progress
                 with Progress(transient=True) as bars, learn.added_cbs(_Bars(bars)):
                     table.print = bars.console.print

@@ -10,6 +10,7 @@ import typer
 
 from digitfast.errors import BadSetting, DigitError
 from digitfast.options import Arch, Bs, Opt, Runs, Seed, Size, Source
+from digitfast.processes import is_first
 from digitfast.registry import LOGS, PRECISIONS, SCHEDULES
 from digitfast.settings import PACKED_SETTINGS, named_runs, read_settings
 
@@ -23,7 +24,8 @@ def fit(
     arch: Arch = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images. Default: 1.")] = None,
     lr: Annotated[float | None, typer.Option(
-        help="Learning rate; with one_cycle the highest one. Default: 0.015.")] = None,
+        help="Learning rate; with one_cycle the highest one. The number of processes does not change it. "
+             "Default: 0.015.")] = None,
     bs: Bs = None,
     opt: Opt = None,
     schedule: Annotated[str | None, typer.Option(
@@ -70,7 +72,11 @@ def fit(
     resume: Annotated[str | None, typer.Option(
         help="Name or folder of a run that was killed or interrupted, to go on with from its last checkpoint.")] = None,
 ):
-    "Train a network and keep it in a run folder."
+    """Train a network and keep it in a run folder.
+
+    Several processes train it together, each with its share of every batch, when a launcher starts them:
+    torchrun --nproc_per_node 2 -m digitfast fit
+    """
     given = {key: value for key, value in locals().items()
              if key not in ("run", "settings", "resume") and value is not None}
     from digitfast.runs import resume_run, train_run
@@ -83,6 +89,8 @@ def fit(
                          + ", --".join(key.replace("_", "-") for key in others))
     else:
         done = resume_run(resume, runs or "runs")
+    if not is_first():
+        return
     took = done.summary["seconds"]
     print(f"{done.result}\n{took['total']:.1f} s, of which {took['training']:.1f} s training and "
           f"validation\nsaved in {done.path}")

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from fastai.callback.core import Callback
 from fastai.learner import Learner
+from fastai.torch_core import get_model
 from fastcore.foundation import L
 
 
@@ -18,7 +19,7 @@ def take_state(
     have to keep."""
     recorder = learn.recorder
     return {
-        "model": learn.model.state_dict(),
+        "model": get_model(learn.model).state_dict(),
         "opt": learn.opt.state_dict() if trains_on else None,
         "scaler": learn.scaler.state_dict() if hasattr(learn, "scaler") else None,  # of fp16
         "callbacks": {cb.name: cb.state_dict() for cb in _with_state(learn)},
@@ -39,7 +40,7 @@ def give_state(
 ) -> None:
     "Bring `learn` to where the other one was, but for the random generators: they are used until a batch is drawn."
     device, recorder = next(learn.model.parameters()).device, learn.recorder
-    learn.model.load_state_dict(state["model"])
+    get_model(learn.model).load_state_dict(state["model"])
     if state["opt"]:
         opt = _to(state["opt"], device)
         learn.opt.load_state_dict({**opt, "hypers": L(opt["hypers"])})

@@ -1,0 +1,239 @@
+"""Two processes on CPUs train as one does: `torchrun` starts this file, which does what `WORK` says.
+
+Each launch costs the imports of two processes, so there are few, and many tests look at what they left.
+"""
+import os
+import re
+import signal
+import subprocess
+import sys
+from functools import partial
+
+import pytest
+import torch
+from fastai.callback.core import Callback
+from fastai.torch_core import set_seed
+
+from digitfast import BadSetting, checkpoints, digit_dls, evaluate_learner, find_run, train_run
+from digitfast import runs as runs_module
+from digitfast.learners import digit_learner, simple_learner
+from digitfast.processes import done_by_each, done_once, joined, process_rank
+from digitfast.training import train_learner
+
+# Everything that is random or has a state of its own; 33 held-out images, which two cannot share evenly.
+SETTINGS = {"arch": "digitnet", "bs": 32, "epochs": 3, "lr": 0.01, "precision": "fp32", "ema": 0.9, "augment": 0.5,
+            "pen": 0.2, "non_digits": 0.2, "holdout": 0.11}
+PLAIN = {"arch": "simple", "bs": 32, "epochs": 2, "lr": 0.01, "precision": "fp32"}  # nothing random, no batch norm
+LEARNT = {"arch": "digitnet", "bs": 30, "epochs": 10, "precision": "fp32"}
+MISTAKES = (["fit", "--lr", "-1"], ["fit", "--bs", "33"], ["fit", "--source", "nowhere"],
+            ["fit", "--resume", "nothing"], ["evaluate", "--trust"], ["fit", "--no-such-option"])
+
+
+class Ends(Callback):
+    "Ends behind batch `n` of the training, by an exception or for good."
+    order = checkpoints.Checkpoints.order + 1
+
+    def __init__(self, n, by):
+        super().__init__()
+        self.left, self.by = n, by
+
+    def after_batch(self):
+        self.left -= 1
+        if self.left == 0:
+            self.by()
+
+
+class Stops(Exception):
+    "What stops a training in these tests."
+
+
+def stop(): raise Stops("stopped")
+
+
+def with_callback(cb):
+    "`train_learner` with one callback more."
+    return lambda *args, cbs: train_learner(*args, cbs=[*cbs, cb])
+
+
+# What the processes do ------------------------------------------------------------------------------------------------
+
+def trains(digits, folder):
+    "Several trainings in one launch; what a process cannot see of the other is left in files."
+    for name, settings in (("whole", SETTINGS), ("plain", PLAIN), ("learnt", LEARNT)):
+        run = train_run(digits, **settings, name=name, runs=folder)
+        assert run == find_run(name, folder) or run.sha256  # every process is given the run
+    checkpoints.EVERY, checkpoints.SHARE = 0.0, 1e9
+    runs_module.train_learner = with_callback(Ends(11, stop))
+    with pytest.raises(Stops):
+        train_run(digits, **SETTINGS, name="stopped", runs=folder)
+    runs_module.train_learner = train_learner
+    runs_module.resume_run("stopped", folder)
+    left = {"drawn": [], "idxs": []}
+    with joined():
+        set_seed(7)
+        learn = digit_learner(digit_dls(digits, bs=32), "digitnet")
+        train_learner(learn, 2, 0.01, precision="fp32", cbs=Watches(left))
+        left["weights"] = learn.model.state_dict()
+        left["metrics"], left["n"] = list(learn.recorder.values[-1]), evaluate_learner(learn).n
+        left["once"] = done_once(lambda: f"by {process_rank()}")
+        with pytest.raises(BadSetting, match="only on 1"):
+            done_by_each(partial(fails_on, 1))
+    torch.save(left, f"{folder}/left-{process_rank()}.pt")
+
+
+class Watches(Callback):
+    "Notes what a process sees: the images of its shares, and the first number that it draws in a training."
+
+    def __init__(self, left):
+        super().__init__()
+        self.left = left
+
+    def before_train(self):
+        part, usual = self.dls.train.part, type(self.dls.train).get_idxs
+        part.get_idxs = lambda: self.left["idxs"].append(usual(self.dls.train)) or self.left["idxs"][-1]
+        self.left["drawn"].append(torch.rand(1).item())
+
+
+def fails_on(rank):
+    if process_rank() == rank:
+        raise BadSetting(f"only on {rank}")
+
+
+def errs():
+    from digitfast.cli import main
+    for args in MISTAKES:
+        sys.argv = ["digitfast", *args]
+        with pytest.raises(SystemExit) as e:
+            main()
+        assert e.value.code in (1, 2)
+
+
+def is_killed(digits, folder):
+    "The second process is killed in the second epoch, as the system does when memory runs out."
+    from digitfast.cli import main
+    checkpoints.EVERY, checkpoints.SHARE = 0.0, 1e9
+    if process_rank() == 1:
+        runs_module.train_learner = with_callback(Ends(11, lambda: os.kill(os.getpid(), signal.SIGKILL)))
+    options = [f"--{key.replace('_', '-')}={value}" for key, value in SETTINGS.items()]
+    sys.argv = ["digitfast", "fit", "--source", digits, "--name", "killed", "--runs", folder, *options]
+    main()
+
+
+WORK = {"trains": trains, "errs": errs, "is_killed": is_killed}
+if __name__ == "__main__":
+    WORK[sys.argv[1]](*sys.argv[2:])
+    sys.exit()
+
+
+# What is made of it ---------------------------------------------------------------------------------------------------
+
+def launch(*args, cwd=None):
+    "Two processes, which must not hang."
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    return subprocess.run([*torchrun, *args], capture_output=True, text=True, timeout=240, env=env, cwd=cwd)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def trained_by_two(digits, folder):
+    "stdout, and what either process left."
+    done = launch(__file__, "trains", str(digits), str(folder))
+    assert done.returncode == 0, done.stderr
+    return done.stdout, [torch.load(folder / f"left-{rank}.pt") for rank in range(2)]
+
+
+def weights(run):
+    return run.predictor().network.model.state_dict()
+
+
+def test_shares_are_disjoint_and_make_up_the_batches_of_one_process(digits, trained_by_two):
+    set_seed(7)
+    alone = digit_learner(digit_dls(digits, bs=32), "digitnet").dls.train
+    shares = [left["idxs"] for left in trained_by_two[1]]
+    assert len(shares[0]) == len(shares[1]) == 2
+    for first, second in zip(*shares, strict=True):
+        alone.randomize()
+        together = torch.cat([torch.cat(pair) for pair in zip(first.split(16), second.split(16), strict=True)])
+        assert together.tolist() == alone.get_idxs()[:288].tolist()  # of 300 images, the last batch is not full
+        assert len(set(together.tolist())) == 288
+
+
+def test_weights_and_statistics_are_equal_and_random_changes_are_not(trained_by_two):
+    first, second = trained_by_two[1]
+    assert first["weights"].keys() == second["weights"].keys() and "1.running_mean" in first["weights"]
+    for name, tensor in first["weights"].items():
+        assert torch.equal(tensor, second["weights"][name]), name
+    assert len({*first["drawn"], *second["drawn"]}) == 4
+    assert first["once"] == second["once"] == "by 0"
+
+
+def test_metrics_are_over_each_validation_image_once(digits, folder, trained_by_two):
+    first, second = trained_by_two[1]
+    assert first["metrics"][1:] == second["metrics"][1:] and first["n"] == second["n"] == 120
+    for name, holdout in (("whole", 0.11), ("plain", 0.0)):
+        run = find_run(name, folder)
+        learn = simple_learner(digit_dls(digits, holdout=holdout, bs=32))
+        learn.model = run.predictor().network.model
+        loss, accuracy = learn.validate()
+        assert run.summary["validation_images"] == (33 if holdout else 120)
+        assert run.summary["accuracy"] == pytest.approx(accuracy, abs=1e-7)
+        assert run.summary["validation_loss"] == pytest.approx(loss, rel=1e-5)
+        assert float(run.history()[-1]["valid_loss"]) == run.summary["validation_loss"]
+
+
+def test_two_processes_train_as_one_does(digits, folder, trained_by_two, tmp_path, capsys):
+    alone = weights(train_run(str(digits), **PLAIN, runs=str(tmp_path)))
+    for name, tensor in weights(find_run("plain", folder)).items():
+        torch.testing.assert_close(tensor, alone[name], atol=1e-4, rtol=1e-3)
+    one = train_run(str(digits), **LEARNT, runs=str(tmp_path))
+    two = find_run("learnt", folder)
+    assert one.summary["accuracy"] > 0.9 and abs(one.summary["accuracy"] - two.summary["accuracy"]) < 0.05
+    assert (one.summary["processes"], two.summary["processes"]) == (1, 2)
+    assert [step[:2] for step in one.steps()] == [step[:2] for step in two.steps()]  # as many, at the same rates
+
+
+def test_a_training_that_was_stopped_goes_on_to_the_same_weights(folder, trained_by_two):
+    whole, stopped = (weights(find_run(name, folder)) for name in ("whole", "stopped"))
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, stopped[name]), name
+    assert not (folder / "stopped/checkpoints").exists()
+
+
+def test_only_the_first_process_prints(trained_by_two):
+    lines = trained_by_two[0].splitlines()
+    tables = [i for i, line in enumerate(lines) if line.split()[:1] == ["Epoch"]]
+    assert len(tables) == 6  # five runs and a learner
+    epochs = [int(line.split()[0]) for line in lines if re.match(r" *\d+  ", line)]
+    assert epochs == [0, 1, 2, 0, 1, *range(10), 0, 1, 2, 0, 1][:15] + [0] + epochs[16:]
+    assert lines.count("going on at epoch 1, batch 2") == 1
+
+
+def test_a_mistake_is_told_once(tmp_path):
+    done = launch(__file__, "errs", cwd=tmp_path)
+    lines = done.stderr.splitlines()
+    told = [line for line in lines if line.startswith("digitfast: ")]
+    assert done.returncode == 0 and done.stdout == "" and len(told) == len(MISTAKES), done.stderr
+    assert "lr=-1" in told[0] and "try bs=32 or 34" in told[1] and "'nowhere' is no folder" in told[2]
+    assert "no run 'nothing'" in told[3] and "start it alone: digitfast evaluate" in told[4]
+    assert "No such option" in told[5] and not list(tmp_path.rglob("*"))
+
+
+def test_one_that_is_killed_ends_all_and_the_run_goes_on(digits, folder, trained_by_two, run_cli):
+    done = launch(__file__, "is_killed", str(digits), str(folder))
+    command = f"-m digitfast fit --resume {folder / 'killed'}"
+    told = [line for line in done.stderr.splitlines() if line.startswith("digitfast: ")]
+    assert done.returncode != 0 and len(told) == 1, done.stderr
+    assert "another process of the training has ended" in told[0]
+    assert told[0].endswith(f"go on with: torchrun --nproc_per_node 2 {command}")
+    assert "[rank0]: Traceback" not in done.stderr
+    code, out, err = run_cli("fit", "--resume", folder / "killed")
+    assert code == 1 and err.count("\n") == 1 and "began with 2 processes, and there are 1 now" in err
+    done = launch(*command.split())
+    assert done.returncode == 0 and "going on at epoch 1, batch 2" in done.stdout, done.stderr
+    for name, tensor in weights(find_run("whole", folder)).items():
+        assert torch.equal(tensor, weights(find_run("killed", folder))[name]), name
