@@ -6,6 +6,7 @@ __version__ = "0.1.0"
 _HOMES = {  # module: the public names in it; each module is imported when one of its names is first used
     "errors": ["DigitError", "DataNotFound", "BadData", "BadImage", "UnknownName", "BadSetting", "RunNotFound",
                "ProcessEnded"],
+    "processes": ["joined"],
     "sources": ["digits_path"],
     "images": ["PILDigit"],
     "digit_form": ["mnist_form"],

@@ -54,8 +54,8 @@ def checkpointed(
     """While the context lasts, a training of `learn` leaves checkpoints, and goes on from the last good one there is.
 
     On the CPU in fp32 the weights are in the end bit for bit those of a training that was never stopped. Ctrl-C ends
-    the training behind the batch it is in, with a checkpoint; pressed twice, it ends at once. Of several processes the
-    first one reads and writes, and keeps where the random generators of the others are.
+    the training behind the batch it is in, with a checkpoint; pressed twice, it ends at once, where one process trains.
+    Of several the first one reads and writes, and keeps where the random generators of the others are.
     Raises: `BadSetting` where `facts` are not those of the checkpoint; warns of damaged ones.
     """
     state = done_once(partial(_last_good, folder))

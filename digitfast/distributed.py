@@ -14,8 +14,9 @@ from fastai.distributed import DistributedDL
 from fastai.learner import Learner
 from fastai.torch_core import apply, get_model, set_seed, to_detach
 from torch import distributed
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from digitfast.processes import check_shares, process_rank
+from digitfast.processes import check_shares, on_gpus, process_rank
 
 
 @contextmanager
@@ -34,9 +35,12 @@ def trained_together(
     """
     check_shares(learn.dls.train.bs)
     _draw_apart()
-    on_cpu = distributed.get_backend() != "nccl"
+    device = torch.device("cuda", torch.cuda.current_device()) if on_gpus() else torch.device("cpu")
+    learn.dls.to(device)
+    learn.model.to(device)
     loaders = learn.dls.loaders
-    with learn.distrib_ctx(sync_bn=not on_cpu, cpu=on_cpu, mixed_precision="no"):  # precision is `train_learner`'s
+    with (_own_batch_norm(learn),
+          learn.distrib_ctx(sync_bn=on_gpus(), cpu=not on_gpus(), mixed_precision="no")):  # `train_learner` has its own
         learn.distributed_trainer._wrap_dl = SharedDL.of
         try:
             with learn.added_cbs(_WholeAnswers()), warnings.catch_warnings():
@@ -101,7 +105,7 @@ class SharedDL(DistributedDL):
         return to_detach(b, cpu, gather and torch.is_grad_enabled())  # validation has gathered its answers already
 
     def _broadcast(self, t, rank):  # fastai's puts it on a GPU, which is not always there
-        there = t.cuda() if distributed.get_backend() == "nccl" else t.clone()
+        there = t.cuda() if on_gpus() else t.clone()
         distributed.broadcast(there, rank)
         return there.cpu()
 
@@ -114,6 +118,18 @@ class _WholeAnswers(Callback):
     def after_pred(self):
         if not self.training:
             self.learn.pred, self.learn.yb = self.dl.whole((self.pred, self.yb), self.iter)
+
+
+@contextmanager
+def _own_batch_norm(learn: Learner) -> Iterator[None]:
+    """Behind the context the network has its own layers of batch norm again, instead of those that fastai puts in their
+    place on GPUs: `SyncBatchNorm` cannot train elsewhere. They share weights and statistics."""
+    own = {name: layer for name, layer in learn.model.named_modules() if isinstance(layer, _BatchNorm)}
+    try:
+        yield
+    finally:
+        for name, layer in own.items():
+            learn.model.set_submodule(name, layer.train(learn.model.get_submodule(name).training))
 
 
 def _draw_apart() -> None:

@@ -13,11 +13,16 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from digitfast.errors import BadSetting, ProcessEnded
+from digitfast.errors import BadSetting, DigitError, ProcessEnded
 
 PATIENCE = timedelta(hours=2)  # that the others wait for the first one to download, unpack and decode
+LAUNCHED_WITH = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # and WORLD_SIZE, what torch is told by
 LOOPBACKS = {"lo", "lo0"}  # names of the network interface of a machine with itself, on Linux and macOS
-_LOST = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe")  # words of torch where one has ended
+_LOST = ("connection closed", "connection reset", "broken pipe", "remote process exited")  # torch, where one has ended
+
+
+class _Ended(BaseException):
+    "What SIGTERM raises: no library's `except Exception` takes it for its own."
 
 
 def process_count() -> int:
@@ -59,17 +64,22 @@ def check_shares(
 def joined() -> Iterator[None]:
     """While the context lasts, the processes that were started together can work together, if there are several.
 
-    By NCCL where there are GPUs, of which each process takes its own; on CPUs by gloo. Raises: `BadSetting` without
-    the package accelerate or with more processes than GPUs; `ProcessEnded`, once one of the processes has ended.
+    By NCCL where there are GPUs, of which each process takes its own; on CPUs by gloo. A script of one's own does all
+    of its work in this context, so that its images and networks are on the process's own GPU.
+    Raises: `BadSetting` without the package accelerate, with more processes than GPUs, or by a launcher that leaves out
+    what torch has to know; `ProcessEnded`, once one of the processes has ended.
     """
     if process_count() == 1:
         yield
         return
-    from torch import distributed
     with _ended_with_a_word():
-        if not distributed.is_initialized():  # a script of the user's own may have done so
-            _join()
-        yield
+        _join()
+        try:
+            yield
+        except BaseException as e:
+            if isinstance(e, ProcessEnded) or not isinstance(e, DigitError):  # a mistake is met by all of them
+                atexit.unregister(_leave)  # it waits for the others, who may be waiting for this one
+            raise
 
 
 def done_once(
@@ -126,8 +136,7 @@ def wanted_by_any(
         return list(wishes)
     import torch
     from torch import distributed
-    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
-    wishes = torch.tensor(wishes, dtype=torch.uint8, device=device)
+    wishes = torch.tensor(wishes, dtype=torch.uint8, device="cuda" if on_gpus() else "cpu")
     distributed.all_reduce(wishes, distributed.ReduceOp.MAX)
     return wishes.bool().tolist()
 
@@ -143,25 +152,42 @@ def alone() -> Iterator[None]:
             os.environ["WORLD_SIZE"] = count
 
 
+def on_gpus() -> bool:
+    "Whether the processes that work together do so on GPUs."
+    import torch
+    return torch.cuda.is_available()
+
+
 def _join() -> None:
-    "Make the process group."
+    "Take this process's GPU, and make the process group where a script of the user's own has made none."
     try:
         import accelerate  # noqa: F401 - what fastai trains with
     except ImportError as e:
         raise BadSetting(f"{process_count()} processes can train together with the package accelerate: "
                          "pip install 'digitfast[distributed]'") from e
     import torch
+    if missing := [name for name in LAUNCHED_WITH if name not in os.environ]:
+        raise BadSetting(f"WORLD_SIZE={process_count()} is set, and {' and '.join(missing)} not; torchrun and "
+                         "accelerate launch set them. Without WORLD_SIZE one process trains alone")
     gpus = torch.cuda.device_count()
     if gpus:
         if _here() > gpus:
             raise BadSetting(f"{_here()} processes are more than the {gpus} GPUs of this machine; take "
                              f"--nproc_per_node {gpus}")
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     elif _here() == process_count():  # by the name of a machine, gloo may find an interface that is not to be had
         for loopback in LOOPBACKS & {name for _, name in socket.if_nameindex()}:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
-    torch.distributed.init_process_group("nccl" if gpus else "gloo", timeout=PATIENCE)
-    atexit.register(torch.distributed.destroy_process_group)  # once: it cannot be made anew while the launcher runs
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("nccl" if gpus else "gloo", timeout=PATIENCE)
+        atexit.register(_leave)  # not sooner: the group cannot be made anew while the launcher runs
+
+
+def _leave() -> None:
+    "Take this process out of the process group."
+    from torch import distributed
+    if distributed.is_initialized():  # a script of the user's own may have done so
+        distributed.destroy_process_group()
 
 
 def _here() -> int:
@@ -174,8 +200,6 @@ def _tried(func: Callable[[], Any]) -> tuple[Any, Exception | None]:
     try:
         with alone():
             return func(), None
-    except ProcessEnded:
-        raise
     except Exception as e:
         try:
             pickle.loads(pickle.dumps(e))
@@ -192,17 +216,19 @@ def _ended_with_a_word() -> Iterator[None]:
 
     def end(*_):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is ending already, and has something to say first
-        raise ProcessEnded("another process of the training has ended, or the launcher was told to end")
+        raise _Ended
 
     usual = signal.signal(signal.SIGTERM, end) if in_main else None
     try:
         yield
-    except RuntimeError as e:
-        if isinstance(e, ProcessEnded) or not any(word in str(e).lower() for word in _LOST):
+    except (_Ended, RuntimeError) as e:
+        lost = any(word in str(e).lower() for word in _LOST)
+        if isinstance(e, ProcessEnded) or not (lost or isinstance(e, _Ended)):
             raise
         if in_main:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        ended = ProcessEnded("another process of the training has ended")
+        ended = ProcessEnded("another process of the training has ended"
+                             + (", or the launcher was told to end" if isinstance(e, _Ended) else ""))
         for note in getattr(e, "__notes__", ()):
             ended.add_note(note)
         raise ended from e

@@ -10,14 +10,11 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from fastai.callback.schedule import minimum, slide, steep, valley
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.torch_core import set_seed
@@ -36,7 +33,16 @@ from digitfast.learners import digit_learner
 from digitfast.loaders import SPLITS, ResidentDL, digit_dls, find_splits
 from digitfast.non_digits import non_digits as non_digit_images
 from digitfast.predictor import predictor_of, save_predictor
-from digitfast.processes import check_shares, done_by_each, done_once, is_first, joined, launched, process_count
+from digitfast.processes import (
+    check_shares,
+    done_by_each,
+    done_once,
+    gathered,
+    is_first,
+    joined,
+    launched,
+    process_count,
+)
 from digitfast.registry import log_callback, optimizer
 from digitfast.run_folders import (
     CHECKPOINTS,
@@ -61,7 +67,6 @@ from digitfast.training import (
     WeightAverage,
     check_recipe,
     check_seed,
-    console_table,
     train_learner,
 )
 
@@ -131,7 +136,7 @@ def resume_run(
     with joined():
         folder = done_once(partial(unfinished_folder, run, runs))
         with _kept_from_others(folder):
-            settings = {**read_settings(train_run, path=folder / FILE), "name": folder.name}
+            settings = {**done_once(partial(read_settings, train_run, path=folder / FILE)), "name": folder.name}
             learn, cbs, settings = done_by_each(partial(_prepare, settings))
             return _train(folder, settings, learn, cbs, start)
 
@@ -176,6 +181,8 @@ def _train(folder: Path, settings: dict[str, Any], learn: Learner, cbs: list, st
     if given.log:
         cbs.append(log_callback(given.log)(folder / given.log, trace_model=False, log_preds=False))
     checksum = dls.checksum()
+    if len(set(gathered((checksum, dls.train.n, dls.valid.n)))) > 1:
+        raise BadData("the processes have different images; on several machines each needs a copy of the same folder")
     known = {key: value for key, value in settings.items() if key not in ("name", "runs")}  # a folder can be moved
     ready = time.perf_counter()
     try:
@@ -191,37 +198,6 @@ def _train(folder: Path, settings: dict[str, Any], learn: Learner, cbs: list, st
         if is_unfinished(folder) and not isinstance(e, BadSetting):  # that says itself what has to be changed
             e.add_note(f"go on with: {launched(f'fit --resume {folder}')}")
         raise
-
-
-def find_lr(
-    source: str = "mnist",  # as for `train_run`, and so are the others
-    arch: str = "digitnet",
-    bs: int = 128,
-    opt: str = "adam",
-    size: int = 28,
-    seed: int = 42,
-    plot: str | Path = "lr_find.png",  # file for the curve of loss over learning rate
-) -> dict[str, float]:
-    "fastai's suggestions for the learning rate, by the name of the method, from a mock training of 100 batches."
-    opt_func = optimizer(opt)
-    check_seed(seed)
-    if Path(plot).suffix.lower() != ".png" or not Path(plot).absolute().parent.is_dir():
-        raise BadSetting(f"plot={str(plot)!r}: the path of a .png in a folder that is there is wanted")
-    set_seed(seed)
-    dls = digit_dls(digits_path(source), bs=bs, size=size)
-    with TemporaryDirectory() as scratch, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=UserWarning)  # matplotlib's, on a machine without a screen
-        learn = digit_learner(dls, arch, opt_func=opt_func, path=scratch)
-        with console_table(learn):
-            found = learn.lr_find(suggest_funcs=(valley, slide, steep, minimum), show_plot=False)
-        learn.recorder.plot_lr_find()
-        figure = plt.gcf()
-        for name, rate in found._asdict().items():
-            figure.axes[0].axvline(rate, linestyle=":", linewidth=1, color="grey")
-            figure.axes[0].annotate(name, (rate, 0.98), xycoords=("data", "axes fraction"), rotation=90, va="top")
-        figure.savefig(plot, dpi=120, bbox_inches="tight")
-        plt.close(figure)
-    return {name: float(rate) for name, rate in found._asdict().items()}
 
 
 def _written(folder: Path, summary: dict[str, Any], learn: Learner, start: float) -> Run:

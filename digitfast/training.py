@@ -4,6 +4,7 @@ import ctypes
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 
 import fastai.callback.progress  # noqa: F401 - gives Learner no_bar
 import fastai.callback.schedule  # noqa: F401 - gives Learner fit_one_cycle
@@ -18,7 +19,7 @@ from fastcore.imports import IN_NOTEBOOK
 from digitfast.arithmetic import choose_precision, training_arithmetic
 from digitfast.errors import BadSetting
 from digitfast.models import with_no_digit
-from digitfast.processes import is_first, joined, process_count
+from digitfast.processes import done_once, is_first, joined, process_count
 from digitfast.registry import PRECISIONS, SCHEDULES, unknown
 from digitfast.tensors import channels_last
 
@@ -38,15 +39,10 @@ def train_learner(
     """Train `learn` by a schedule.
 
     It prints one line an epoch, with bars on a terminal and no control characters in a log; in a notebook it shows
-    what fastai shows. Of several processes that a launcher has started, each takes its share of every batch
-    (`distributed.trained_together`). Raises: `BadSetting`, `UnknownName`, `ProcessEnded`.
+    what fastai shows. Of several processes that a launcher has started, each takes its share of every batch; a script
+    does all of its work within `joined`. Raises: `BadSetting`, `UnknownName`, `ProcessEnded`.
     """
     check_recipe(epochs, lr, schedule, precision)
-    device = getattr(learn.dls, "device", default_device()) or next(learn.model.parameters()).device
-    device = torch.device(device)
-    precision = choose_precision(precision, learn.model, device)
-    if any(isinstance(cb, MixedPrecision) for cb in learn.cbs):
-        precision = "fp32"  # what `to_fp16` or `to_bf16` has settled already
     keep_freed_memory()
     fit = getattr(learn, SCHEDULES[schedule])
     with ExitStack() as contexts:
@@ -54,6 +50,11 @@ def train_learner(
             from digitfast.distributed import trained_together  # imports accelerate
             contexts.enter_context(joined())
             contexts.enter_context(trained_together(learn))
+        device = getattr(learn.dls, "device", default_device()) or next(learn.model.parameters()).device
+        device = torch.device(device)
+        precision = done_once(partial(choose_precision, precision, learn.model, device))
+        if any(isinstance(cb, MixedPrecision) for cb in learn.cbs):
+            precision = "fp32"  # what `to_fp16` or `to_bf16` has settled already
         contexts.enter_context(training_arithmetic(learn.model, device, precision))
         if precision == "fp16":
             contexts.enter_context(learn.added_cbs(_LossScaling()))

@@ -107,7 +107,7 @@ def lr_find(
 ):
     "Try out learning rates on a few batches, print fastai's suggestions and save the plot."
     given = {key: value for key, value in locals().items() if key != "plot" and value is not None}
-    from digitfast.runs import find_lr
+    from digitfast.lr_find import find_lr
     for name, rate in find_lr(plot=plot, **given).items():
         print(f"{name:8} {rate:.2g}")
     print(f"plot in {plot}")

@@ -8,14 +8,17 @@ import signal
 import subprocess
 import sys
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 from fastai.callback.core import Callback
-from fastai.torch_core import set_seed
+from fastai.distributed import DistributedDL
+from fastai.torch_core import TensorImageBW, set_seed
 
-from digitfast import BadSetting, checkpoints, digit_dls, evaluate_learner, find_run, train_run
+from digitfast import BadData, BadSetting, checkpoints, digit_dls, evaluate_learner, find_run, train_run
 from digitfast import runs as runs_module
+from digitfast.distributed import _own_batch_norm
 from digitfast.learners import digit_learner, simple_learner
 from digitfast.processes import done_by_each, done_once, joined, process_rank
 from digitfast.training import train_learner
@@ -78,6 +81,8 @@ def trains(digits, folder):
         left["once"] = done_once(lambda: f"by {process_rank()}")
         with pytest.raises(BadSetting, match="only on 1"):
             done_by_each(partial(fails_on, 1))
+    with pytest.raises(BadData, match="different images"):
+        train_run(digits, **{**PLAIN, "holdout": 0.1 + 0.1 * process_rank()}, name="apart", runs=folder)
     torch.save(left, f"{folder}/left-{process_rank()}.pt")
 
 
@@ -127,11 +132,15 @@ if __name__ == "__main__":
 
 # What is made of it ---------------------------------------------------------------------------------------------------
 
-def launch(*args, cwd=None):
+TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+ACCELERATE = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]  # without --multi_gpu a CPU gets one
+
+
+def launch(*args, by=TORCHRUN, cwd=None):
     "Two processes, which must not hang."
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    return subprocess.run([*torchrun, *args], capture_output=True, text=True, timeout=240, env=env, cwd=cwd)
+    return subprocess.run([sys.executable, "-m", *by, *args], capture_output=True, text=True, timeout=240, env=env,
+                          cwd=cwd)
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +213,30 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_weights(folder, trained
     assert not (folder / "stopped/checkpoints").exists()
 
 
+def test_fastais_own_sharing_reads_from_memory_too(digits):
+    "`distrib_ctx` by itself, as those write it who come from fastai."
+    dl, seen = digit_dls(digits, bs=32).valid, []
+    for rank in range(2):
+        shared = DistributedDL(dl, rank, 2)
+        shared._broadcast = lambda t, rank: t  # this one process has nobody to send it to
+        seen += [images for images, labels in shared]
+    assert all(type(images) is TensorImageBW and images.dtype == torch.float32 for images in seen)
+    assert torch.equal(torch.cat(seen).as_subclass(torch.Tensor), dl.pixels.unsqueeze(1) / 255)
+
+
+def test_batch_norm_is_the_networks_own_again_after_a_training_on_gpus():
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Sequential(torch.nn.BatchNorm2d(2)))
+    own, learn = network[1][0], SimpleNamespace(model=network)
+    with _own_batch_norm(learn):
+        learn.model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network).eval()
+        assert isinstance(network[1][0], torch.nn.SyncBatchNorm)
+        with torch.no_grad():
+            network[1][0].running_mean += 1
+            network[1][0].weight.data = torch.tensor([2.0, 3])  # as `WeightAverage` does
+    assert network[1][0] is own and not own.training
+    assert own.running_mean.tolist() == [1, 1] and own.weight.tolist() == [2, 3]
+
+
 def test_only_the_first_process_prints(trained_by_two):
     lines = trained_by_two[0].splitlines()
     tables = [i for i, line in enumerate(lines) if line.split()[:1] == ["Epoch"]]
@@ -233,7 +266,7 @@ def test_one_that_is_killed_ends_all_and_the_run_goes_on(digits, folder, trained
     assert "[rank0]: Traceback" not in done.stderr
     code, out, err = run_cli("fit", "--resume", folder / "killed")
     assert code == 1 and err.count("\n") == 1 and "began with 2 processes, and there are 1 now" in err
-    done = launch(*command.split())
+    done = launch(*command.split(), by=ACCELERATE)
     assert done.returncode == 0 and "going on at epoch 1, batch 2" in done.stdout, done.stderr
     for name, tensor in weights(find_run("whole", folder)).items():
         assert torch.equal(tensor, weights(find_run("killed", folder))[name]), name

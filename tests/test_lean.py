@@ -1,5 +1,6 @@
 import copy
 
+import fastai.callback.progress  # noqa: F401 - gives Learner no_bar
 import pytest
 import torch
 from fastai.callback.core import Callback, event
