@@ -19,8 +19,8 @@ RANKS = {  # as in the README's "How it is built"; a module imports only modules
     "markup": 3, "tensors": 4, "ink": 4, "predictor": 4,
     "loaders": 5, "learners": 5, "training": 5, "evaluation": 5, "saving": 5, "reading": 5, "onnx_export": 5,
     "lr_find": 6, "run_folders": 6, "figures": 6, "label_errors": 6, "runs": 7, "answers": 7, "report": 7,
-    "report_page": 8, "draw_page": 8, "test_sets": 8, "peers": 8, "bench": 8, "training_commands": 9, "network_commands": 9, "cli": 10,
-    "__main__": 11,
+    "report_page": 8, "draw_page": 8, "test_sets": 8, "peers": 8, "bench": 8,
+    "training_commands": 9, "network_commands": 9, "cli": 10, "__main__": 11,
 }
 MODULES = sorted(PACKAGE.glob("*.py"))
 
