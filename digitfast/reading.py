@@ -1,6 +1,7 @@
 """A picture → the numbers written in it: which pieces of ink make up which digits, and how sure that is."""
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from digitfast.digit_form import mnist_form
 from digitfast.ink import SMALL, Ink, find_ink
 from digitfast.pictures import fit_square, read_picture
 from digitfast.predictor import Predictor
-from digitfast.segments import Piece, candidates, cut_touching, find_pieces, join, line_height, text_lines
+from digitfast.segments import MOST_PIECES, Piece, candidates, cut_touching, find_pieces, join, line_height, text_lines
 
 SPACE = 1.5  # gap between two digits that ends a number, in heights of the line
 CUT_COST = 1.2  # of a cut through connected ink, in units of log-probability
@@ -68,7 +69,7 @@ def _read(grey: np.ndarray, scale: float, predictor: Predictor, ink: str, cut: b
     "The digits in a grey picture; with `cut`, ink that hangs together may be several of them."
     found = find_ink(grey, ink)
     lines = text_lines(find_pieces(found.density))
-    lines = [_read_line(cut_touching(line) if cut else line, predictor) for line in lines]
+    lines = [_read_line(line, predictor) for line in (_with_cuts(lines) if cut else lines)]
     if any(digit.label for line in lines for digit in line):  # else what may be a digit is all there is
         lines = [line for line in lines if any(digit.label for digit in line)]
     return Reading([[_in_picture(digit, scale) for digit in line] for line in lines if line], found, grey)
@@ -117,6 +118,17 @@ def _in_picture(digit: Digit, scale: float) -> Digit:
     return replace(digit, box=tuple(round(x / scale) for x in digit.box))
 
 
+def _with_cuts(lines: list[list[Piece]]) -> Iterator[list[Piece]]:
+    "Each line with its wide pieces cut, as long as there are not too many parts for a page of digits."
+    room = MOST_PIECES - sum(map(len, lines))
+    for line in lines:
+        parts = cut_touching(line)
+        if len(parts) - len(line) <= room:
+            room -= len(parts) - len(line)
+            line = parts
+        yield line
+
+
 def _read_line(parts: Sequence[Piece], predictor: Predictor) -> list[Digit]:
     "The digits of a line: of all ways to put its parts together, the one that the network finds likeliest."
     runs = candidates(parts)
@@ -124,15 +136,18 @@ def _read_line(parts: Sequence[Piece], predictor: Predictor) -> list[Digit]:
     images = np.stack([network_form(piece.ink, predictor) for piece in joined])
     chances = predictor.chances(images)
     height = line_height(parts)
+    ending = defaultdict(list)  # runs by the part that they end before
+    for i, (_, stop) in enumerate(runs):
+        ending[stop].append(i)
     best: list[tuple[float, int, bool]] = [(0.0, -1, False)]  # score of the parts up to here, last run, a digit or not
     for stop in range(1, len(parts) + 1):
         ways = []
-        for i, (start, end) in enumerate(runs):
-            if end == stop:
-                digit, none = _scores(parts[start:stop], joined[i], chances[i], height)
-                cut = stop < len(parts) and 0 < parts[stop - 1].cut_from == parts[stop].cut_from
-                digit, none = digit - CUT_COST * cut, none - CUT_COST * cut
-                ways += [(best[start][0] + digit, i, True), (best[start][0] + none, i, False)]
+        for i in ending[stop]:
+            start = runs[i][0]
+            digit, none = _scores(parts[start:stop], joined[i], chances[i], height)
+            cut = stop < len(parts) and 0 < parts[stop - 1].cut_from == parts[stop].cut_from
+            digit, none = digit - CUT_COST * cut, none - CUT_COST * cut
+            ways += [(best[start][0] + digit, i, True), (best[start][0] + none, i, False)]
         best.append(max(ways))
     digits, at = [], len(parts)
     while at:

@@ -8,12 +8,14 @@ import scipy  # scipy.ndimage comes when it is first used: it takes longer than 
 
 INKED = 0.3  # density from which pixels hang together
 WIDE = 1.7  # of a digit's width at most, as a part of its line's height
+STEPS = np.array([0, -1, 1], np.int8)  # columns that a cut may go from a row to the next
 ASIDE = 0.05  # cost of a step aside of a cut, in pixels of ink
 MOST_CUT = 0.45  # ink that a cut may go through, as a part of the line's height
 SMALLEST = 9  # pixels of a digit, with its rim; what is smaller is noise where nothing is larger
 MOST_PARTS = 8  # of one digit: what a pen has left in pieces, and cuts too many
 STEEPEST = 0.4  # fall of a line, in pixels to a pixel
-MOST_PIECES = 1000  # of one picture; the largest are kept
+MOST_PIECES = 1000  # of one picture, and parts that they are cut into; the largest are kept
+DEEPEST = 8  # how many pieces may lie over each other by their boxes, all over the picture; the smallest are kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +64,7 @@ def find_pieces(
     boxes = scipy.ndimage.find_objects(labels)
     sides = np.array([max(b[0].stop - b[0].start, b[1].stop - b[1].start) for b in boxes])
     order = np.argsort(-sides, kind="stable")[:MOST_PIECES]
+    order = _in_few_layers(order, boxes, density.size)
     pieces = [_cut_out(density, labels, i, boxes[i]) for i in order if sides[i] >= 3]
     pieces = [p for p in pieces if not _is_frame(p, pieces)]
     if not pieces or max(max(p.height, p.width) for p in pieces) < SMALLEST:
@@ -69,6 +72,13 @@ def find_pieces(
     inside = [p for p in pieces if not _at_edge(p, density.shape)] or pieces
     typical = _typical_height(inside)
     return [p for p in pieces if max(p.height, p.width) >= 0.15 * typical]
+
+
+def _in_few_layers(order: np.ndarray, boxes: Sequence[tuple[slice, slice]], size: int) -> np.ndarray:
+    "Those of `order`, in that order, whose boxes cover a picture of `size` pixels no more than `DEEPEST` times."
+    areas = np.array([math.prod(side.stop - side.start for side in boxes[i]) for i in order], int)
+    small_first = areas.argsort(kind="stable")
+    return order[np.sort(small_first[areas[small_first].cumsum() <= DEEPEST * size])]
 
 
 def _cut_out(density: np.ndarray, labels: np.ndarray, i: int, box: tuple[slice, slice]) -> Piece:
@@ -181,42 +191,45 @@ def _cut(piece: Piece, height: float, number: int) -> list[Piece]:
     paths = _paths_of_little_ink(piece.ink, height)
     if not paths:
         return [piece]
-    side = np.zeros(piece.ink.shape, int)  # how many paths a pixel lies to the right of
-    for path in paths:
-        side += np.arange(piece.width) > path[:, None]
     parts = []
-    for i in range(len(paths) + 1):
-        ink = np.where(side == i, piece.ink, 0)
+    beside = [np.full(piece.height, -1), *paths, np.full(piece.height, piece.width - 1)]
+    for before, behind in zip(beside, beside[1:], strict=False):
+        start, stop = before.min() + 1, behind.max() + 1
+        place = np.arange(start, stop)
+        own = (place > before[:, None]) & (place <= behind[:, None])
+        ink = np.where(own, piece.ink[:, start:stop], 0)
         columns, rows = np.flatnonzero((ink > INKED).any(0)), np.flatnonzero((ink > INKED).any(1))
         if len(columns):
             left, right, top, bottom = columns[0], columns[-1] + 1, rows[0], rows[-1] + 1
-            parts.append(Piece(piece.left + int(left), piece.top + int(top), ink[top:bottom, left:right], number))
+            ink = ink[top:bottom, left:right]
+            parts.append(Piece(piece.left + int(start + left), piece.top + int(top), ink, number))
     return sorted(parts, key=lambda p: p.left)
 
 
 def _paths_of_little_ink(ink: np.ndarray, height: float) -> list[np.ndarray]:
     "Paths from the top of `ink` to its bottom, a column for each row, from left to right: where digits may touch."
     width = ink.shape[1]
-    total, steps = ink[0].copy(), np.zeros(ink.shape, np.int8)
-    for row in range(1, len(ink)):  # the best way to each pixel from above, straight or by one column to a side
-        around = np.pad(total, 1, constant_values=np.inf)
-        ways = np.stack([around[1:-1], around[:-2] + ASIDE, around[2:] + ASIDE])
-        best = ways.argmin(0)
-        steps[row] = np.array([0, -1, 1])[best]
-        total = np.take_along_axis(ways, best[None], 0)[0] + ink[row]
+    around, steps = np.full(width + 2, np.inf, np.float32), np.zeros(ink.shape, np.int8)
+    total = around[1:-1]  # ink on the best way to each pixel of a row
+    total[:] = ink[0]
+    for row in range(1, len(ink)):  # from above, straight or by one column to a side
+        ways = np.stack([total, around[:-2] + ASIDE, around[2:] + ASIDE])
+        steps[row] = STEPS[ways.argmin(0)]
+        total[:] = ways.min(0) + ink[row]
+    ends = np.argsort(total, kind="stable")
+    ends = ends[total[ends] <= MOST_CUT * height]
+    paths = np.empty((len(ink), len(ends)), int)
+    for row in range(len(ink) - 1, -1, -1):
+        paths[row] = ends
+        ends = ends + steps[row, ends]
     margin = 0.15 * height
-    kept: list[tuple[float, np.ndarray]] = []
-    for end in np.argsort(total, kind="stable"):
-        if total[end] > MOST_CUT * height or len(kept) >= 1 + width / (0.3 * height):
+    kept: dict[float, np.ndarray] = {}  # paths by the column that they go through in the mean
+    for path, middle in zip(paths.T, paths.mean(0).tolist(), strict=True):
+        if len(kept) >= 1 + width / (0.3 * height):
             break
-        path = np.empty(len(ink), int)
-        path[-1] = end
-        for row in range(len(ink) - 1, 0, -1):
-            path[row - 1] = path[row] + steps[row, path[row]]
-        middle = float(path.mean())
-        if margin < middle < width - margin and all(abs(middle - m) > 0.1 * height for m, _ in kept):
-            kept.append((middle, path))
-    return [path for _, path in sorted(kept, key=lambda pair: pair[0])]
+        if margin < middle < width - margin and all(abs(middle - m) > 0.1 * height for m in kept):
+            kept[middle] = path
+    return [path for _, path in sorted(kept.items())]
 
 
 def candidates(

@@ -8,6 +8,7 @@ from digitfast import Predictor, read_digit, read_digits
 from digitfast.errors import BadImage
 from digitfast.figures import check_figures, draw_boxes, draw_steps
 from digitfast.photos import synthetic_photo
+from digitfast.segments import MOST_PARTS, MOST_PIECES
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,19 @@ def test_another_network_may_read(digit_images):
     strict = Predictor(packed.network, packed.vocab, packed.no_digit, threshold=1.1)
     reading = read_digits(sheet(digit_images, "42"), strict)
     assert reading.text == "??" and {d.answer for d in reading.lines[0]} == {"unsure"} and reading.digits == []
+
+
+def test_a_picture_that_falls_into_thousands_of_parts_does_not_keep_others_waiting(monkeypatch):
+    combs, asked = np.full((600, 600), 255, np.uint8), []
+    for top in range(5, 584, 16):
+        combs[top:top + 2, 5:595] = 0
+        for left in range(5, 592, 7):
+            combs[top:top + 8, left:left + 3] = 0
+    predictor = Predictor.packed()
+    chances = Predictor.chances
+    monkeypatch.setattr(Predictor, "chances", lambda self, images: asked.append(len(images)) or chances(self, images))
+    reading = read_digits(combs, predictor, ink="drawing")
+    assert reading.lines and sum(map(len, reading.lines)) <= MOST_PIECES and sum(asked) <= MOST_PARTS * MOST_PIECES
 
 
 def test_bad_picture_is_named(tmp_path):

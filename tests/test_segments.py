@@ -23,6 +23,14 @@ def test_a_frame_around_digits_is_no_digit():
     assert len(pieces) == 2
 
 
+def test_shapes_that_lie_around_each_other_without_end_are_not_all_kept():
+    density = np.zeros((600, 600), np.float32)
+    for i in range(10, 580, 6):  # an L in an L, a hundred times
+        density[i:i + 2, i:590] = density[i:590, i:i + 2] = 1
+    areas = [p.height * p.width for p in find_pieces(density)]
+    assert len(areas) > 20 and sum(areas) < 9 * density.size < sum((590 - i)**2 for i in range(10, 580, 6))
+
+
 def test_lines_are_read_from_top_to_bottom_even_where_they_fall():
     boxes = [(20 + 60 * i, 20 + 8 * i, 45 + 60 * i, 60 + 8 * i) for i in range(5)]
     boxes += [(20 + 60 * i, 110 + 8 * i, 45 + 60 * i, 150 + 8 * i) for i in range(5)]
