@@ -30,7 +30,7 @@ FILES = {"/": ("draw.html", "text/html"), "/draw.css": ("draw.css", "text/css"),
 HOST = "127.0.0.1"
 MOST_BYTES = 20_000_000  # of one picture; a phone's of 12 megapixels has some 4 million
 #: The page may load what this server has, and nothing else; no other page may show it in a frame.
-POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob:; "
+POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
           "base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 HEADERS = {"content-security-policy": POLICY, "x-content-type-options": "nosniff", "referrer-policy": "no-referrer",
            "cross-origin-resource-policy": "same-origin", "cache-control": "no-store"}
@@ -79,6 +79,8 @@ def draw_app(
                 worker, _answer, picture, ink, predictor))
         except DigitError as e:
             return _problem(400, str(e))
+        except asyncio.CancelledError:  # Ctrl-C, and a second later the picture was still being read
+            return _problem(503, "digitfast draw has ended")
 
     async def network(request: Request) -> Response:
         return JSONResponse(_facts(predictor))
@@ -146,8 +148,7 @@ def _mark(digit: Digit) -> dict[str, Any]:
 
 
 def _facts(predictor: Predictor) -> dict[str, Any]:
-    return {"vocab": predictor.vocab, "name": predictor.facts.get("run") or predictor.arch,
-            "packed": predictor is Predictor.packed(), "most_bytes": MOST_BYTES}
+    return {"vocab": predictor.vocab, "name": predictor.facts.get("run") or predictor.arch, "most_bytes": MOST_BYTES}
 
 
 def _blank() -> np.ndarray:

@@ -36,7 +36,8 @@ def find_ink(
 ) -> Ink:
     """The ink of a picture, as far as `ink_chances` tells it from paper, its lines, shadows, and what lies around.
 
-    Of a "drawing", as a program makes it on even paper, and of a picture below 64 pixels, all that is not paper is ink.
+    Of a "drawing", as a program makes it on even paper, and of a picture below 64 pixels, all that stands out from
+    the paper is ink, the more of it the more it does.
     Raises: `BadSetting` for another `ink`.
     """
     if ink not in INKS:

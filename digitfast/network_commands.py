@@ -109,8 +109,9 @@ def draw(
     def ready(address: str) -> None:
         print(f"Draw at {address} (Ctrl-C ends it)", flush=True)
         if browser:
+            import threading
             import webbrowser
-            webbrowser.open(address)
+            threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()  # some are waited for
     with suppress(KeyboardInterrupt):
         serve_draw_page(predictor, port, ready)
 

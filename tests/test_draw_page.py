@@ -3,7 +3,12 @@ import base64
 import http.client
 import io
 import json
+import signal
 import socket
+import subprocess
+import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
@@ -13,6 +18,7 @@ from PIL import Image, ImageDraw
 
 from digitfast import Predictor, read_digits
 from digitfast import draw_page as draw_module
+from digitfast.onnx_export import export_onnx
 from digitfast.photos import synthetic_photo
 
 
@@ -94,7 +100,7 @@ def test_the_page_and_its_files(draw_page):
         assert headers["x-content-type-options"] == "nosniff" and headers["cache-control"] == "no-store"
         assert b"http://" not in body.replace(b"http://www.w3.org/2000/svg", b"") and b"https://" not in body
     facts = json.loads(ask(draw_page, "/network")[2])
-    assert facts["vocab"] == list("0123456789") and facts["packed"] and facts["name"] == "digitnet-reader"
+    assert facts["vocab"] == list("0123456789") and facts["name"] == "digitnet-reader"
 
 
 @pytest.mark.parametrize("path", [
@@ -180,13 +186,23 @@ def test_a_port_that_cannot_be_used(run_cli, draw_page):
 
 def test_the_command_opens_the_page_of_the_network_that_was_named(run_cli, monkeypatch, tmp_path):
     opened, served = [], []
-    monkeypatch.setattr("webbrowser.open", opened.append)
+    serves, done = threading.Event(), threading.Event()
+
+    def open_browser(address):  # as some do: back when the page is closed
+        assert serves.wait(20)
+        opened.append(address)
+        done.set()
+    monkeypatch.setattr("webbrowser.open", open_browser)
     network = tmp_path / "n.safetensors"
     network.write_bytes((draw_module.WEB.parent / "data" / "digitnet.safetensors").read_bytes())
 
     class Server:
         def __init__(self, config): served.append(config.app)
-        def run(self, sockets): raise KeyboardInterrupt
+
+        def run(self, sockets):
+            serves.set()
+            assert done.wait(20)
+            raise KeyboardInterrupt
     monkeypatch.setattr(draw_module.uvicorn, "Server", Server)
     code, out, err = run_cli("draw", network)
     assert (code, err, len(served)) == (0, "", 1)
@@ -195,8 +211,53 @@ def test_the_command_opens_the_page_of_the_network_that_was_named(run_cli, monke
     assert run_cli("draw", "--no-browser")[0] == 0 and len(opened) == 1
 
 
+ANSWERS = """
+import asyncio, io, json, sys
+from PIL import Image
+from digitfast import open_predictor
+from digitfast.draw_page import draw_app
+
+app = draw_app(open_predictor(sys.argv[1]))
+file = io.BytesIO()
+Image.new("L", (100, 100), 255).save(file, "PNG")
+
+async def ask(method, path, body):
+    async def receive(): return {"type": "http.request", "body": body}
+    async def send(message): answers.append(message)
+    answers = []
+    await app({"type": "http", "method": method, "path": path, "headers": [(b"host", b"127.0.0.1")],
+               "query_string": b"", "scheme": "http", "server": ("127.0.0.1", 80)}, receive, send)
+    return answers[0]["status"], json.loads(answers[1]["body"])
+
+print(asyncio.run(ask("GET", "/network", b"")), asyncio.run(ask("POST", "/read", file.getvalue())),
+      "torch" in sys.modules)
+"""
+
+
+def test_an_onnx_file_answers_without_torch(tmp_path):
+    packed = Predictor.packed()
+    file = export_onnx(packed, tmp_path / "x.onnx", np.zeros((1, 28, 28), np.uint8))
+    done = subprocess.run([sys.executable, "-c", ANSWERS, str(file)], capture_output=True, text=True, timeout=120)
+    assert "(200, {'vocab': ['0'," in done.stdout, done.stderr
+    assert done.stdout.endswith("(200, {'text': 'no digit', 'marks': []}) False\n")
+
+
+def test_ctrl_c_while_a_picture_is_read(tmp_path):
+    slow = "; ".join(["import sys, time", "from digitfast import draw_page, reading", "from digitfast.cli import main",
+                      "draw_page.read_digits = lambda *_: time.sleep(4)", "main()"])
+    with subprocess.Popen([sys.executable, "-c", slow, "draw", "--no-browser"], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as server:
+        page = server.stdout.readline().split()[2]
+        with ThreadPoolExecutor(1) as asking:
+            answer = asking.submit(read, page, b"a picture")
+            time.sleep(1)
+            server.send_signal(signal.SIGINT)
+            assert answer.result() == (503, {"error": "digitfast draw has ended"})
+        assert server.wait(30) == 0 and "Traceback" not in server.stderr.read()
+
+
 def test_facts_of_another_network():
     network = Predictor.packed()
     other = Predictor(network.network, network.vocab, arch="digitnet")
     assert draw_module._facts(other) | {"most_bytes": 0} == {
-        "vocab": network.vocab, "name": "digitnet", "packed": False, "most_bytes": 0}
+        "vocab": network.vocab, "name": "digitnet", "most_bytes": 0}

@@ -9,11 +9,14 @@ const element = Object.fromEntries([...document.querySelectorAll("[id]")].map((f
 const context = element.paper.getContext("2d");
 let strokes = []; // lists of points [x, y]
 let photo = null; // or {blob, bitmap}; bitmap: null where the browser cannot show it
+let covered = null; // the photo that a drawing was begun on; undoing that drawing brings it back
+let drawing = null; // {id, stroke}: what a mouse, pen or finger is drawing, and which one it is
 let answer = { marks: [] }; // the last one, and where on the paper the picture lay that it is about
 let chosen = 0; // the mark whose probabilities are shown
 let pen = null; // {x, y, down}, moved by keys
 let network = { vocab: [] }; // what answers
 let asking = false, askAgain = false;
+let pictures = 0; // how many there have been: one that is opened late does not replace a later one
 
 // Drawing
 
@@ -55,9 +58,14 @@ function redraw() {
   if (answer.place && (photo || answer.marks.length > 1)) answer.marks.forEach(drawBox);
   if (pen && document.activeElement === element.paper) drawPen();
   element.hint.hidden = !isEmpty() || pen !== null;
-  element.undo.disabled = !strokes.length;
-  element.clear.disabled = isEmpty();
+  enable(element.undo, strokes.length > 0);
+  enable(element.clear, !isEmpty());
   element.inks.hidden = !photo;
+}
+
+function enable(button, on) {
+  if (!on && document.activeElement === button) element.paper.focus(); // else the keyboard would be nowhere
+  button.disabled = !on;
 }
 
 function drawBox(mark, i) {
@@ -87,17 +95,28 @@ function changed() {
   ask();
 }
 
+function lift() { // whatever is drawing
+  drawing = null;
+  if (pen?.down) putDown(false);
+}
+
 function clear() {
+  lift();
   strokes = [];
-  photo = null;
+  photo = covered = null;
+  pictures += 1;
   element.ink.value = "auto";
-  if (pen) pen.down = false;
+  say({ text: "", marks: [] });
   changed();
 }
 
 function begin(point) { // a stroke; on a photo it begins a new drawing
+  const before = photo;
   if (photo) clear();
+  covered = before ?? covered;
+  pictures += 1;
   strokes.push([point]);
+  return strokes.at(-1);
 }
 
 // Mouse, pen and finger
@@ -108,37 +127,48 @@ function place(event) {
 }
 
 element.paper.addEventListener("pointerdown", (event) => {
-  if (!event.isPrimary || event.button !== 0) return;
+  if (drawing || event.button !== 0) return; // a palm beside the pen draws nothing
   element.paper.setPointerCapture(event.pointerId);
+  lift();
   pen = null;
-  begin(place(event));
+  const stroke = begin(place(event));
+  drawing = { id: event.pointerId, stroke };
   changed();
 });
 element.paper.addEventListener("pointermove", (event) => {
-  if (!event.isPrimary || !element.paper.hasPointerCapture(event.pointerId) || !strokes.length) return;
-  for (const step of event.getCoalescedEvents?.() ?? []) strokes.at(-1).push(place(step));
-  strokes.at(-1).push(place(event));
+  if (drawing?.id !== event.pointerId) return;
+  for (const step of event.getCoalescedEvents?.() ?? []) drawing.stroke.push(place(step));
+  drawing.stroke.push(place(event));
   changed();
+});
+element.paper.addEventListener("lostpointercapture", (event) => { // after up and cancel alike
+  if (drawing?.id === event.pointerId) drawing = null;
 });
 
 // Keys
 
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
+function putDown(down) {
+  pen.down = down;
+  element.pen.textContent = down ? "pen down" : "pen up";
+}
+
 element.paper.addEventListener("keydown", (event) => {
   if (event.key !== " " && !(event.key in ARROWS)) return;
   event.preventDefault();
   pen ??= { x: WIDTH / 2, y: HEIGHT / 3, down: false };
-  if (event.key === " ") {
-    if (!event.repeat) pen.down = !pen.down;
-    if (pen.down && !event.repeat) begin([pen.x, pen.y]);
-  } else {
+  if (event.key === " " && !event.repeat) {
+    if (!pen.down) begin([pen.x, pen.y]);
+    putDown(!pen.down);
+  } else if (event.key !== " ") {
     const [x, y] = ARROWS[event.key];
     pen.x = Math.min(Math.max(pen.x + x * STEP, PEN), WIDTH - PEN);
     pen.y = Math.min(Math.max(pen.y + y * STEP, PEN), HEIGHT - PEN);
     if (pen.down) strokes.at(-1).push([pen.x, pen.y]);
   }
-  changed();
+  if (pen.down) changed();
+  else redraw();
 });
 for (const event of ["focus", "blur"]) element.paper.addEventListener(event, redraw);
 addEventListener("keydown", (event) => {
@@ -149,15 +179,17 @@ addEventListener("keydown", (event) => {
 // Buttons
 
 function undo() {
+  if (!strokes.length) return;
+  lift();
   strokes.pop();
-  if (pen) pen.down = false;
+  if (!strokes.length) [photo, covered] = [covered, null];
   changed();
 }
 
 element.undo.addEventListener("click", undo);
 element.clear.addEventListener("click", clear);
 element.open.addEventListener("click", () => element.file.click());
-element.ink.addEventListener("change", ask);
+element.ink.addEventListener("change", changed);
 element.file.addEventListener("change", () => {
   if (element.file.files[0]) show(element.file.files[0]);
   element.file.value = ""; // so that the same file can be opened again
@@ -171,8 +203,12 @@ async function show(blob) {
       `${blob.name} has ${Math.round(blob.size / 1e6)} MB; at most ${network.most_bytes / 1e6} are read.`;
     return;
   }
+  const number = pictures += 1;
+  const bitmap = await createImageBitmap(blob).catch(() => null); // the server may read it all the same
+  if (number !== pictures) return; // something else has come meanwhile
   clear();
-  photo = { blob, bitmap: await createImageBitmap(blob).catch(() => null) }; // the server may read it all the same
+  photo = { blob, bitmap };
+  say({ text: "", marks: [] });
   changed();
 }
 
@@ -185,13 +221,14 @@ addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => {
   event.preventDefault();
   if (event.dataTransfer.files[0]) show(event.dataTransfer.files[0]);
+  else element.trouble.textContent = "That was no file: drop a picture from a folder, or copy it and paste it.";
 });
 
 // Asking
 
 async function picture() { // what is sent, and where it lies on the paper
   if (photo) return { blob: photo.blob, ink: element.ink.value, place: photo.bitmap && photoPlace() };
-  const points = strokes.flat();
+  const points = strokes.flat().map(([x, y]) => [Math.min(Math.max(x, 0), WIDTH), Math.min(Math.max(y, 0), HEIGHT)]);
   const room = 2 * PEN;
   const [xs, ys] = [0, 1].map((i) => points.map((point) => point[i]));
   const range = (values, end) => values.length
@@ -205,6 +242,8 @@ async function picture() { // what is sent, and where it lies on the paper
   on.fillStyle = "#fff";
   on.fillRect(0, 0, w, h);
   on.setTransform(scale, 0, 0, scale, -x * scale, -y * scale);
+  on.rect(0, 0, WIDTH, HEIGHT);
+  on.clip(); // what was drawn beside the paper is not to be seen there either
   drawStrokes(on, "#000");
   return { blob: await sent.convertToBlob(), ink: "drawing", place: { scale: 1 / scale, x, y } };
 }
@@ -218,8 +257,14 @@ async function ask() { // one question at a time: the next one is about what is 
   do {
     askAgain = false;
     const about = photo, start = performance.now();
-    const { blob, ink, place } = await picture();
-    const answered = await reply(`read?ink=${ink}`, { method: "POST", body: blob });
+    let answered, place = null;
+    try {
+      const sent = await picture();
+      place = sent.place;
+      answered = await reply(`read?ink=${sent.ink}`, { method: "POST", body: sent.blob });
+    } catch (error) { // of the browser: the drawing stays, and can be asked about again
+      answered = { error: `The drawing could not be sent: ${error.message}` };
+    }
     if (about !== photo) askAgain = true; // another picture has come meanwhile
     else say({ ...answered, place, took: performance.now() - start });
   } while (askAgain);
@@ -258,11 +303,12 @@ function percent(probability) {
 }
 
 function how() {
+  if (answer.took === undefined) return photo ? "reading…" : "";
   const time = `${Math.round(answer.took)} ms`;
   if (!answer.marks.length) return isEmpty() ? "the paper is empty" : `nothing like a digit is there · ${time}`;
   if (answer.marks.length > 1) {
     const unsure = answer.marks.filter((mark) => mark.digit === null).length;
-    return `${answer.marks.length} marks${unsure ? `, of ${unsure} it is not sure (?)` : ""} · ${time}`;
+    return `${answer.marks.length} marks${unsure ? `, ${unsure} of them unsure (?)` : ""} · ${time}`;
   }
   const [mark] = answer.marks;
   if (mark.answer === "no digit") return `most like ${mark.guess}, but not much · ${time}`;
@@ -276,6 +322,7 @@ function showMarks() {
     const tile = element.marks.children[i] ?? newTile(i);
     drawPixels(tile.querySelector("canvas"), mark.pixels);
     tile.querySelector("b").textContent = mark.digit ?? "?";
+    tile.disabled = answer.marks.length === 1; // there is nothing to choose
     tile.setAttribute("aria-pressed", i === chosen);
     tile.setAttribute("aria-label", `mark ${i + 1}: ${mark.answer}`);
   });
@@ -307,7 +354,8 @@ function drawPixels(canvas, base64) { // light ink on dark, as the network sees 
 function showChances() {
   const mark = answer.marks[chosen];
   [...network.vocab, "no digit"].forEach((label, i) => {
-    const row = element.chances.children[i] ?? newRow(label);
+    const row = element.chances.children[i] ?? newRow();
+    row.firstChild.textContent = label;
     const probability = !mark ? 0 : i < network.vocab.length ? mark.probabilities[i] : mark.no_digit;
     row.querySelector("i").style.width = `${100 * probability}%`;
     row.lastChild.textContent = mark ? percent(probability) : "";
@@ -315,10 +363,10 @@ function showChances() {
   });
 }
 
-function newRow(label) {
+function newRow() {
   const row = document.createElement("li"), bar = document.createElement("span");
   bar.append(document.createElement("i"));
-  row.append(Object.assign(document.createElement("b"), { textContent: label }), bar, document.createElement("span"));
+  row.append(document.createElement("b"), bar, document.createElement("span"));
   bar.className = "bar";
   row.lastChild.className = "percent";
   element.chances.append(row);
@@ -330,6 +378,5 @@ function newRow(label) {
 new ResizeObserver(redraw).observe(element.paper);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 network = { vocab: [], ...await reply("network") };
-element.network.textContent = network.name
-  ? `It is read by ${network.name}${network.packed ? ", the network that comes with digitfast" : ""}.` : "";
+element.network.textContent = network.name ? `It is read by ${network.name}.` : "";
 changed();
