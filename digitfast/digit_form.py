@@ -48,14 +48,17 @@ def _with_stroke(shape: np.ndarray) -> np.ndarray:
     if not shape.any():
         return shape
     for _ in range(2):  # a wider stroke makes the shape larger, and so the scale smaller
-        scale = BOX / max(_cut_out(shape).shape)
-        width = stroke_width(shape) * scale
-        change = (np.clip(width, *STROKE) - width) / (2 * scale)
-        if change > 0.25:
+        tight = _cut_out(shape)
+        scale = BOX / max(tight.shape)
+        width = stroke_width(tight) * scale
+        change = (np.clip(width, *STROKE) - width) / (2 * scale)  # pixels on each side
+        if change >= 1:
             shape = scipy.ndimage.distance_transform_edt(~shape) <= change
-        elif change < -0.25:
+        elif change <= -1:
             thinner = scipy.ndimage.distance_transform_edt(shape) > -change
             shape = thinner if thinner.any() else shape
+        else:
+            break
     return shape
 
 

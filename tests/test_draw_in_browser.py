@@ -264,9 +264,9 @@ def test_a_stroke_that_is_undone_while_it_is_drawn_leaves_the_others_alone(page)
 
 def test_a_drawing_that_could_not_be_sent_can_be_asked_about_again(page):
     page.page.evaluate("""() => {
-        const prototype = OffscreenCanvas.prototype, usual = prototype.convertToBlob;
-        prototype.convertToBlob = function () {
-            prototype.convertToBlob = usual;
+        const prototype = OffscreenCanvas.prototype, usual = prototype.getContext;
+        prototype.getContext = function () {
+            prototype.getContext = usual;
             throw new Error("no memory");
         };
     }""")
