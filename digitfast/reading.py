@@ -14,7 +14,7 @@ from digitfast.predictor import Predictor
 from digitfast.segments import MOST_PIECES, Piece, candidates, cut_touching, find_pieces, join, line_height, text_lines
 
 SPACE = 1.5  # gap between two digits that ends a number, in heights of the line
-CUT_COST = 1.2  # of a cut through connected ink, in units of log-probability
+CUT_COST = 4.0  # of a cut through connected ink, in units of log-probability
 GAP_COST = 2.0  # of parts that lie as far from each other as the line is high
 DROP_COST = 1.0  # of a part as high as the line that is taken for no digit
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from digitfast import ink as inks
 from digitfast.errors import BadSetting
 from digitfast.ink import find_ink
 
@@ -109,3 +110,24 @@ def test_thick_and_thin_strokes_in_small_and_large_pictures(size):
         for canvas, level in ((image, 50), (truth, 255)):
             ImageDraw.Draw(canvas).line(curve, fill=level, width=max(3, round(part * h)), joint="curve")
         assert agrees(find_ink(np.asarray(image)).density, np.asarray(truth) > 0, 0.6)
+
+
+def test_the_typical_stroke_is_a_digits_beside_a_patch_and_a_line():
+    shape = np.zeros((300, 400), bool)
+    for left in (20, 60, 100):
+        shape[100:160, left:left + 6] = True
+    assert inks._typical_width(shape) == pytest.approx(6, abs=1)
+    shape[200:290, 200:390] = True  # a shadow, far larger than all digits
+    assert inks._typical_width(shape) == pytest.approx(6, abs=1)
+    shape[20:22, 5:395] = True  # what is left of a ruled line
+    assert inks._typical_width(shape) == pytest.approx(6, abs=1)
+
+
+def test_ink_that_is_sure_nowhere_is_none_but_faint_ends_of_sure_ink_stay():
+    ink = np.zeros((40, 60), np.float32)
+    ink[10:30, 10:12], ink[20:30, 10:12] = 1, 0.4  # a stroke that fades
+    ink[5:35, 50:53] = 0.8  # the edge of a desk
+    sure = inks._sure(ink)
+    assert np.array_equal(sure[:, :40], ink[:, :40]) and not sure[:, 45:].any()
+    assert np.array_equal(inks._sure(ink[:, 40:]), ink[:, 40:])  # by itself it is all there is
+    assert not inks._sure(np.zeros((40, 60), np.float32)).any()
