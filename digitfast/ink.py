@@ -22,7 +22,7 @@ LEAST = 0.06  # contrast of the faintest ink that is looked for, as a part of th
 AFAR = 512  # pixels of the longer side at first
 SURE = 0.9  # of the surest ink of a picture, that a piece has somewhere
 LONGEST = 16  # stroke of a digit, in its widths
-STROKE = 6  # pixels: how wide strokes are to be in the end; they are in between at first, or up to twice as wide
+STROKE = 8  # pixels: how wide strokes are to be in the end; they are in between at first, or up to twice as wide
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def synthetic_photo(
     _check(digits, size)
     chosen = _choose(digits, size, rng)
     scales = rng.uniform(0.85, 1.15, len(digits)) if len(digits) > 1 else [1]
-    depths = [_redraw(digit, UNIT * scale, chosen["pen_width"]) for digit, scale in zip(digits, scales, strict=True)]
+    depths = [redraw(digit, UNIT * scale, chosen["pen_width"]) for digit, scale in zip(digits, scales, strict=True)]
     corners, extent = _row(depths, chosen, rng)
     page, chosen["digit_height"] = _page(extent, size, chosen)
     image = Image.new("RGB", size, PAPERS[chosen["paper"]])
@@ -126,7 +126,7 @@ def _choose(digits: np.ndarray, size: tuple[int, int], rng: np.random.Generator)
     }
 
 
-def _redraw(digit: np.ndarray, size: float, pen_width: float) -> np.ndarray:
+def redraw(digit: np.ndarray, size: float, pen_width: float) -> np.ndarray:
     """`digit` drawn with a pen, `size` high or wide: how deep in the ink each point lies, below 0 outside, `[h, w]`.
 
     The pen follows the middle of each stroke; what is much thicker than the strokes, as a filled loop, stays thicker.

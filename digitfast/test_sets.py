@@ -11,13 +11,14 @@ from digitfast.answers import PICTURES
 from digitfast.calibration import accuracy_over_coverage, expected_calibration_error
 from digitfast.errors import BadData
 from digitfast.ink import SMALL, find_ink
+from digitfast.pages import synthetic_page
 from digitfast.photos import synthetic_photo
 from digitfast.pictures import fit_square, read_grey, read_picture
 from digitfast.predictor import Predictor
 from digitfast.reading import network_form, read_digit, read_digits
 from digitfast.sources import digits_path
 
-PHOTOS, SEED = 500, 20261124  # single digits, and rows; the seed of both
+PHOTOS, PAGES, SEED = 500, 50, 20261124  # photos of one digit; pages; the seed of all
 #: Handwriting fonts of Debian's, by the names of their files, and the packages that bring them.
 FONTS = {
     "dkg.ttf": "fonts-dkg-handwriting", "Breip.ttf": "fonts-breip", "Rufscript010.ttf": "fonts-rufscript",
@@ -120,6 +121,7 @@ def evaluate_sets(
     photos = [synthetic_photo(images[i:i + 1], rng).image for i in chosen]
     _show(show, "synthetic photos of one digit", answer_pictures(predictor, photos, mnist.labels[chosen]), predictor)
     _show_rows(show, predictor, images, mnist.labels, rng)
+    _show_pages(show, predictor, images, mnist.labels, np.random.default_rng(SEED))
     _show_refused(show, predictor, fonts, rng)
     _show_trust(show, mnist)
 
@@ -140,6 +142,20 @@ def _show_rows(show, predictor: Predictor, images: np.ndarray, labels: np.ndarra
         digits, wrong, whole = digits + len(truth), wrong + edit_distance(text, truth), whole + (text == truth)
     show(f"{'synthetic photos of rows of 2 to 10, digits':46} {digits:6,}  {'':11}  {1 - wrong / digits:8.2%}")
     show(f"{'  rows that are right as a whole':46} {PHOTOS // 2:6,}  {'':11}  {whole / (PHOTOS // 2):8.2%}")
+
+
+def _show_pages(show, predictor: Predictor, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> None:
+    digits = wrong = lines = whole = 0
+    for _ in range(PAGES):
+        chosen = rng.permutation(len(images))[:rng.integers(10, 61)]
+        page = synthetic_page(images[chosen], rng)
+        reading = read_digits(page.image, predictor)
+        texts = ["".join(digit.guess for digit in line) for line in reading.lines]
+        truths = ["".join(map(str, line)) for line in np.split(labels[chosen], np.cumsum(page.lengths)[:-1])]
+        digits, wrong = digits + len(chosen), wrong + edit_distance("".join(texts), "".join(truths))
+        lines, whole = lines + len(truths), whole + sum(text in texts for text in truths)
+    show(f"{'synthetic photos of pages, digits':46} {digits:6,}  {'':11}  {1 - wrong / digits:8.2%}")
+    show(f"{'  lines that are right as a whole':46} {lines:6,}  {'':11}  {whole / lines:8.2%}")
 
 
 def _show_refused(show, predictor: Predictor, fonts: dict[str, Path], rng: np.random.Generator) -> None:

@@ -128,7 +128,7 @@ def test_choices_keep_their_bounds_and_shares():
 
 @pytest.mark.parametrize("width", [0.05, 0.08, 0.11])
 def test_strokes_are_as_wide_as_the_pen(width):
-    depth = photos._redraw(ONE, photos.UNIT, width)
+    depth = photos.redraw(ONE, photos.UNIT, width)
     assert (depth[len(depth) // 2] > 0).sum() == pytest.approx(width * photos.UNIT, abs=1.5)
 
 
