@@ -115,7 +115,8 @@ def _is_dark(grey: np.ndarray) -> bool:
     """Whether ink is what is darker than its surroundings, and not what is lighter.
 
     Both are measured in windows of several sizes. A stroke shows in small ones, what lies between and inside strokes
-    only in larger ones: so the small ones count for more.
+    only in larger ones: so the small ones count for more. By the power of 2.5, none of 900 photos of rows and single
+    digits is taken wrongly and 5 of 50 pages; by that of 2, 10 pages, as squares of paper are lighter than its lines.
     """
     small = np.asarray(Image.fromarray(grey).reduce(max(1, max(grey.shape) // 400)), np.float32)
     grain = small - scipy.ndimage.median_filter(small, 3)
@@ -124,7 +125,7 @@ def _is_dark(grey: np.ndarray) -> bool:
     for window in (3, 5, 9, 17, 33, 65):
         darker = scipy.ndimage.grey_closing(small, (window, window), mode="nearest") - small
         lighter = small - scipy.ndimage.grey_opening(small, (window, window), mode="nearest")
-        amount += float(darker[darker > least].sum() - lighter[lighter > least].sum()) / window**2
+        amount += float(darker[darker > least].sum() - lighter[lighter > least].sum()) / window**2.5
     return amount >= 0
 
 

@@ -5,6 +5,7 @@ from PIL import Image, ImageDraw
 from digitfast import ink as inks
 from digitfast.errors import BadSetting
 from digitfast.ink import find_ink
+from digitfast.pages import synthetic_page
 
 DIGIT = ((200, 120), (320, 120), (240, 330))  # a 7
 
@@ -29,6 +30,14 @@ def agrees(density, wanted, least=0.8):
 def test_polarity_is_seen(paper, ink):
     found = find_ink(page(paper, ink))
     assert found.dark == (ink < paper) and agrees(found.density, truth())
+
+
+@pytest.mark.parametrize("seed", [30, 37])
+def test_light_squares_between_dark_lines_are_no_light_ink(seed):
+    bar = np.zeros((28, 28), np.uint8)
+    bar[4:24, 13:16] = 255
+    squared = synthetic_page(np.stack([bar] * 30), np.random.default_rng(seed), (1200, 900)).image
+    assert find_ink(np.asarray(squared.convert("L"))).dark
 
 
 def test_polarity_can_be_told_and_other_names_cannot():
