@@ -1,6 +1,5 @@
 """Image files, and pictures in any other form, as grey pixels. No need of torch or fastai."""
 import io
-import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,8 +48,7 @@ def read_picture(
     else:
         image = array_image(picture)
         full = max(image.size)
-    if max(image.size) > LONGEST:
-        image = image.reduce(math.ceil(max(image.size) / LONGEST))
+    image.thumbnail((LONGEST, LONGEST), Image.Resampling.HAMMING)  # what is larger; by any factor, not whole ones only
     return np.asarray(image), max(image.size) / full
 
 
