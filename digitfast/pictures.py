@@ -1,5 +1,6 @@
 """Image files, and pictures in any other form, as grey pixels. No need of torch or fastai."""
 import io
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from digitfast.errors import BadImage
 #: Formats that are read: those of cameras, scanners and drawing programs. None of them starts another program.
 FORMATS = ("BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 MOST_PIXELS = 178_000_000  # of one picture; a little more and Pillow refuses it as a bomb
-LONGEST = 2000  # pixels of the longer side of a picture that digits are looked for in
+MOST_SEEN = 3_000_000  # pixels of a picture that digits are looked for in: 2000 × 1500 of a photo, say
 _TURN = Image.Transpose
 #: What brings a picture of that EXIF orientation upright.
 UPRIGHT = {2: _TURN.FLIP_LEFT_RIGHT, 3: _TURN.ROTATE_180, 4: _TURN.FLIP_TOP_BOTTOM, 5: _TURN.TRANSPOSE,
@@ -31,7 +32,7 @@ def read_grey(
 def read_picture(
     picture,  # a path, the bytes of an image file, a PIL image, an array or a tensor
 ) -> tuple[np.ndarray, float]:  # uint8 `[h, w]`, and its pixels to one of the picture
-    """A photo, scan or drawing as grey of at most 2,000 pixels a side, turned as its camera says.
+    """A photo, scan or drawing as grey of at most three million pixels, turned as its camera says.
 
     Of an animation it is the first image. What is transparent becomes paper: black behind light ink, white behind dark.
     Raises: `BadImage`, which names the file.
@@ -39,7 +40,7 @@ def read_picture(
     if isinstance(picture, (str, Path, bytes)):
         with _opened(picture) as image:
             full = max(image.size)
-            image.draft("L", (LONGEST * 3 // 4,) * 2)  # a JPEG is decoded at a part of its size at once
+            image.draft("L", _size_seen(image))  # a JPEG is decoded at a part of its size at once
             image = _grey(image)
     elif isinstance(picture, Image.Image):
         with _refused("the PIL image"):
@@ -48,8 +49,14 @@ def read_picture(
     else:
         image = array_image(picture)
         full = max(image.size)
-    image.thumbnail((LONGEST, LONGEST), Image.Resampling.HAMMING)  # what is larger; by any factor, not whole ones only
+    image.thumbnail(_size_seen(image), Image.Resampling.HAMMING)
     return np.asarray(image), max(image.size) / full
+
+
+def _size_seen(image: Image.Image) -> tuple[int, int]:
+    "Width and height in which digits are looked for in a picture, with its proportions."
+    scale = min(1, math.sqrt(MOST_SEEN / (image.width * image.height)))
+    return max(1, int(image.width * scale)), max(1, int(image.height * scale))
 
 
 def one_line_name(
@@ -112,9 +119,9 @@ def _grey(image: Image.Image) -> Image.Image:
 
 def _flat(image: Image.Image) -> Image.Image:
     "`image` in mode L, on paper."
-    if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
+    if image.mode.startswith("I"):  # up to 16 bits, which Pillow would cut off at 255
         values = np.asarray(image).astype(np.float32)
-        values /= 257
+        values *= 255 / next((top for top in (255, 4095) if values.max() <= top), 65535)  # scanners have 12 bits, too
         return Image.fromarray(values.clip(0, 255, out=values).round(out=values).astype(np.uint8))
     if image.mode == "F":
         values = np.nan_to_num(np.array(image), copy=False)
@@ -126,7 +133,7 @@ def _flat(image: Image.Image) -> Image.Image:
         return image.convert("L")
     image = image if image.mode in ("LA", "RGBA") else image.convert("RGBA")
     grey, opaque = image.convert("L"), image.getchannel("A")
-    step = max(1, max(image.size) // LONGEST)
+    step = max(1, max(image.size) // 2000)
     values, weights = (np.asarray(band)[::step, ::step].astype(np.float32) for band in (grey, opaque))
     light_ink = (values * weights).sum() > 128 * weights.sum()
     paper = Image.new("L", image.size, 0 if light_ink and opaque.getextrema()[0] < 128 else 255)

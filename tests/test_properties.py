@@ -230,7 +230,7 @@ def check(picture, one: bool, predictor: Predictor = STUB) -> None:
 
 def check_reading(reading: Reading, picture, predictor: Predictor) -> None:
     grey, density = reading.grey, reading.ink.density
-    assert grey.dtype == np.uint8 and grey.ndim == 2 and max(grey.shape) <= 2000
+    assert grey.dtype == np.uint8 and grey.ndim == 2 and grey.size <= 3_000_000
     assert density.shape == grey.shape and density.min(initial=0) >= 0 and density.max(initial=0) <= 1
     assert density.dtype == np.float32
     h, w = grey.shape
