@@ -15,6 +15,8 @@ SMALLEST = 9  # pixels of a digit, with its rim; what is smaller is noise where 
 MOST_PARTS = 8  # of one digit: what a pen has left in pieces, and cuts too many
 STEEPEST = 0.4  # fall of a line, in pixels to a pixel
 MOST_PIECES = 1000  # of one picture, and parts that they are cut into; the largest are kept
+LONGEST = 16  # stroke of a digit, in its widths
+LARGE, TINY = 2.5, 0.25  # heights of pieces that are no part of the lines around them, in the typical one
 DEEPEST = 8  # how many pieces may lie over each other by their boxes, all over the picture; the smallest are kept
 
 
@@ -103,35 +105,57 @@ def _at_edge(piece: Piece, shape: tuple[int, int]) -> bool:
 
 
 def _typical_height(pieces: Sequence[Piece]) -> float:
-    "The height that half of all ink belongs to pieces of less than."
+    """The height that half of all strokes belong to pieces of less than.
+
+    A piece counts by how many times its stroke is as long as wide, and for no more than a digit: so that neither a pen
+    on the page nor a word crossed out decides.
+    """
     heights = np.array([max(p.height, p.width / WIDE) for p in pieces])
-    masses = np.array([float(p.ink.sum()) for p in pieces])
+    lengths = np.array([min(_stroke_length(p), LONGEST) for p in pieces])
     order = heights.argsort()
-    return float(heights[order][np.searchsorted(np.cumsum(masses[order]), masses.sum() / 2)])
+    return float(heights[order][np.searchsorted(np.cumsum(lengths[order]), lengths.sum() / 2)])
+
+
+def _stroke_length(piece: Piece) -> float:
+    "How many times a stroke of the same area and circumference is as long as wide."
+    shape = np.pad(piece.ink > INKED, 1)
+    around = np.count_nonzero(shape[1:] != shape[:-1]) + np.count_nonzero(shape[:, 1:] != shape[:, :-1])
+    return around**2 / (4 * np.count_nonzero(shape))
 
 
 def text_lines(
     pieces: Sequence[Piece],
 ) -> list[list[Piece]]:
-    "`pieces` in reading order: lines from top to bottom, each from left to right. A line may rise or fall."
-    lines: list[list[Piece]] = []
-    typical = _typical_height(pieces) if pieces else 0
-    small, tall = [p for p in pieces if p.height < 0.5 * typical], [p for p in pieces if p.height >= 0.5 * typical]
+    """`pieces` in reading order: lines from top to bottom, each from left to right. A line may rise or fall.
+
+    What is much larger than most, or smaller and not near it, is in lines of its own kind: titles, a pen on the page.
+    """
+    if not pieces:
+        return []
+    typical = _typical_height(pieces)
+    small = [p for p in pieces if p.height < 0.5 * typical]
+    large = [p for p in pieces if p.height > LARGE * typical]
+    tall = [p for p in pieces if 0.5 * typical <= p.height <= LARGE * typical]
+    if not tall:
+        tall, small, large = pieces, [], []
     slope = _slope(tall)
+    lines: list[list[Piece]] = []
     for piece in sorted(tall, key=lambda p: p.left):
         beside = [max(_side_by_side(last, piece, slope) for last in line[-3:]) for line in lines]
         if max(beside, default=0) < 0.4:
             lines.append([piece])
         else:
             lines[int(np.argmax(beside))].append(piece)
+    alone = []
     for piece in sorted(small, key=lambda p: p.left):
-        near = min(lines, key=lambda line: min(_distance(p, piece) for p in line), default=None)
-        if near is not None and min(_distance(p, piece) for p in near) < 0.5 * typical:
+        near = min(lines, key=lambda line: min(_distance(p, piece) for p in line))
+        if min(_distance(p, piece) for p in near) < 0.5 * typical:
             near.append(piece)
-        elif near is None:
-            lines.append([piece])
+        elif piece.height >= TINY * typical:
+            alone.append(piece)
     for line in lines:
         line.sort(key=lambda p: p.left)
+    lines += text_lines(large) + text_lines(alone)
     return sorted(lines, key=lambda line: np.mean([p.middle[1] - slope * p.middle[0] for p in line]))
 
 
@@ -148,9 +172,7 @@ def _slope(pieces: Sequence[Piece]) -> float:
 
 
 def _side_by_side(last: Piece, piece: Piece, slope: float) -> float:
-    "The part of the lower one's height in which `piece` lies beside `last`, to its left; 0 where it is far away."
-    if piece.left - last.right > 6 * max(last.height, piece.height):
-        return 0.0
+    "The part of the lower one's height in which `piece` lies beside `last`, to its left."
     fall = slope * (piece.middle[0] - last.middle[0])
     shared = min(last.bottom + fall, piece.bottom) - max(last.top + fall, piece.top)
     return shared / min(last.height, piece.height)

@@ -74,3 +74,29 @@ def test_the_bar_of_a_5_is_not_cut():
     bar = Piece(60, 0, (np.abs(y - 26 + x / 4) < 3).astype(np.float32))
     body = Piece(20, 10, np.ones((80, 30), np.float32))
     assert cut_touching([body, bar]) == [body, bar]
+
+
+def bars(*rows: tuple[int, int], lefts=range(60, 360, 40)) -> list[tuple[int, int, int, int]]:
+    "Upright strokes 6 pixels wide, in rows of that top and height."
+    return [(left, top, left + 6, top + height) for top, height in rows for left in lefts]
+
+
+def test_a_pen_on_the_page_neither_decides_what_is_small_nor_joins_the_lines_beside_it():
+    rows = bars((20, 30), (80, 30), (140, 30))
+    lines = text_lines(find_pieces(ink((10, 5, 45, 195), *rows)))
+    assert sorted(len(line) for line in lines) == [1, 8, 8, 8]
+    assert [line[0].top + 1 for line in lines if len(line) > 1] == [20, 80, 140]
+
+
+def test_small_writing_below_a_title_is_in_lines_of_its_own():
+    title, long_title = ([(left, 10, left + 20, 110) for left in range(60, end, 40)] for end in (140, 360))
+    for large, small in ((title, bars((165, 30))), (long_title, bars((165, 30), lefts=[60, 120]))):
+        lines = text_lines(find_pieces(ink(*large, *small)))
+        assert [[p.left + 1 for p in line] for line in lines] == [[b[0] for b in large], [b[0] for b in small]]
+
+
+def test_columns_of_a_table_are_read_row_by_row():
+    boxes = [(left, top + jitter, left + 4, top + 12 + jitter) for top, sign in ((20, 1), (50, -1), (80, 1), (110, -1))
+             for left, jitter in ((20, sign), (28, 0), (200, -sign), (380, 2 * sign))]
+    lines = text_lines(find_pieces(ink(*boxes)))
+    assert [[p.left + 1 for p in line] for line in lines] == [[20, 28, 200, 380]] * 4
