@@ -13,7 +13,7 @@ from digitfast.pictures import fit_square, read_picture
 from digitfast.predictor import Predictor
 from digitfast.segments import MOST_PIECES, Piece, candidates, cut_touching, find_pieces, join, line_height, text_lines
 
-SPACE = 1.5  # gap between two digits that ends a number, in heights of the line
+SPACES = 0.6, 0.8, 1.5  # gaps between digits that may, mostly do, and always do end a number, in heights of the line
 CUT_COST = 4.0  # of a cut through connected ink, in units of log-probability
 GAP_COST = 2.0  # of parts that lie as far from each other as the line is high
 DROP_COST = 1.0  # of a part as high as the line that is taken for no digit
@@ -46,7 +46,7 @@ class Reading:
     @property
     def text(self) -> str:
         "The digits, line by line; `?` for a mark that may be one, a space where a number ends."
-        return "\n".join("".join(map(_spaced, [None, *line], line)) for line in self.lines)
+        return "\n".join(map(_text, self.lines))
 
     @property
     def digits(self) -> list[Digit]:
@@ -82,6 +82,7 @@ def read_digit(
 ) -> tuple[Digit | None, Reading]:  # None: there is no digit
     """The one digit in a picture: of several the most prominent, by its size and how sure it is.
 
+    A ring or a box around a digit is not taken for the digit, nor a pen that comes in from the edge of the picture.
     All ink of a picture of less than 64 pixels is taken to be the digit's.
     """
     predictor = predictor or Predictor.packed()
@@ -89,7 +90,7 @@ def read_digit(
     if min(grey.shape) >= SMALL:
         reading = _read(grey, scale, predictor, ink, cut=False)
         found = [digit for line in reading.lines for digit in line]
-        return max(found, key=lambda d: _size(d) * d.probability, default=None), reading
+        return _most_prominent(found, [side / scale for side in grey.shape[::-1]]), reading
     found = find_ink(grey, ink)
     image = network_form(found.density, predictor)
     chances = predictor.chances(image[None])[0]
@@ -108,9 +109,29 @@ def network_form(
     return np.asarray(fit_square(Image.fromarray(mnist_form(ink)), predictor.size))
 
 
-def _size(digit: Digit) -> float:
-    left, top, right, bottom = digit.box
-    return math.sqrt((right - left) * (bottom - top))
+def _most_prominent(digits: Sequence[Digit], size: Sequence[float]) -> Digit | None:
+    "Of `digits` the largest and surest one, in a picture of that width and height; None: there are none."
+    def cut_off(digit: Digit) -> bool:
+        room = [*digit.box[:2], size[0] - digit.box[2], size[1] - digit.box[3]]
+        return min(room) <= 0.001 * max(size)
+
+    def better(other: Digit, digit: Digit) -> bool:
+        return other is not digit and (_lies_around(digit, other) or cut_off(digit) and not cut_off(other))
+
+    sure = [digit for digit in digits if digit.label]
+    digits = [digit for digit in digits if not any(better(other, digit) for other in sure)] or digits
+    return max(digits, key=lambda digit: math.sqrt(_area(digit.box)) * digit.probability, default=None)
+
+
+def _lies_around(outer: Digit, inner: Digit) -> bool:
+    "Whether `outer` is a ring or a box, or most of one, around `inner`, which is no speck."
+    (left, top), (right, bottom) = np.maximum(outer.box[:2], inner.box[:2]), np.minimum(outer.box[2:], inner.box[2:])
+    shared = max(0, right - left) * max(0, bottom - top)
+    return shared > 0.8 * _area(inner.box) and 0.9 * _area(outer.box) > _area(inner.box) > 0.05 * _area(outer.box)
+
+
+def _area(box: tuple[int, int, int, int]) -> int:
+    return (box[2] - box[0]) * (box[3] - box[1])
 
 
 def _in_picture(digit: Digit, scale: float) -> Digit:
@@ -179,8 +200,16 @@ def _digit(piece: Piece, image: np.ndarray, chances: np.ndarray, predictor: Pred
                  dict(zip(predictor.vocab, chances.tolist(), strict=False)))
 
 
-def _spaced(before: Digit | None, digit: Digit) -> str:
-    "The text of `digit`, behind a space where it is far from the one before."
-    height = max(digit.box[3] - digit.box[1], before.box[3] - before.box[1] if before else 0)
-    space = " " if before and digit.box[0] - before.box[2] > SPACE * height else ""
-    return space + (digit.label or "?")
+def _text(line: Sequence[Digit]) -> str:
+    """The text of a line, with spaces where gaps are wide for it.
+
+    Digits that are as far from each other all along the line, as in the boxes of a form, are one number, unless they
+    are very far.
+    """
+    gaps = [max(0, b.box[0] - a.box[2]) for a, b in zip(line, line[1:], strict=False)]
+    height = float(np.median([digit.box[3] - digit.box[1] for digit in line]))
+    least, mostly, always = (height * part for part in SPACES)
+    usual = sorted(gaps)[(len(gaps) - 1) // 2] if len(gaps) > 2 else 0
+    wide = min(always, max(least, usual + 0.75 * least)) if len(gaps) > 2 else mostly
+    marks = [digit.label or "?" for digit in line]
+    return marks[0] + "".join(" " * (gap > wide) + mark for gap, mark in zip(gaps, marks[1:], strict=True))

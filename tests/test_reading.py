@@ -2,12 +2,14 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from digitfast import Predictor, read_digit, read_digits
 from digitfast.errors import BadImage
 from digitfast.figures import check_figures, draw_boxes, draw_steps
+from digitfast.ink import Ink
 from digitfast.photos import synthetic_photo
+from digitfast.reading import Digit, Reading
 from digitfast.segments import MOST_PARTS, MOST_PIECES
 
 
@@ -50,6 +52,33 @@ def test_one_digit_small_in_a_corner_of_a_large_photo(digit_images):
     page.paste(25, (3600, 150), Image.fromarray(digit_images[4]).resize((200, 200), Image.Resampling.BICUBIC))
     digit, reading = read_digit(page)
     assert digit.label == "4" and 3600 <= digit.box[0] < digit.box[2] <= 3800 and max(reading.grey.shape) <= 2000
+
+
+def marks(*spans: tuple[int, int], height: int = 40) -> list[Digit]:
+    "Digits 7 of one line, from and to those columns."
+    return [Digit("7", "7", 0.9, 0.1, (left, 10, right, 10 + height), np.zeros((28, 28), np.uint8), {})
+            for left, right in spans]
+
+
+@pytest.mark.parametrize("gaps, text", [
+    ([8, 8, 12], "7777"), ([8, 30, 8], "77 77"), ([40, 8, 40, 14], "7 77 77"), ([24, 22, 26, 24], "77777"),
+    ([30, 30, 30], "7777"), ([8], "77"), ([36], "7 7"), ([300, 300, 300], "7 7 7 7")])
+def test_a_space_is_a_gap_that_is_wide_for_its_line(gaps, text):
+    lefts = np.cumsum([0, *(gap + 25 for gap in gaps)]).tolist()
+    line = marks(*((left, left + 25) for left in lefts))
+    assert Reading([line], Ink(np.zeros((1, 1), np.float32), True), np.zeros((1, 1), np.uint8)).text == text
+
+
+def test_what_lies_around_the_digit_or_comes_in_from_the_edge_is_not_the_one(digit_images):
+    page = Image.new("L", (900, 700), 235)
+    page.paste(30, (380, 280), Image.fromarray(digit_images[4]).resize((150, 150), Image.Resampling.BICUBIC))
+    ring = page.copy()
+    ImageDraw.Draw(ring).ellipse((310, 200, 600, 510), outline=40, width=10)
+    pen = page.copy()
+    ImageDraw.Draw(pen).line((700, 0, 720, 500), fill=40, width=22)
+    for picture in (page, ring, pen):
+        digit, _ = read_digit(picture)
+        assert digit.label == "4" and 370 < digit.box[0] < digit.box[2] < 540
 
 
 def test_nothing_is_no_digit():
