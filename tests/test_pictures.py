@@ -154,7 +154,8 @@ def test_sixteen_bits(form):
 
 
 def test_twelve_bits_in_sixteen():
-    assert np.abs(pixels(encoded(Image.fromarray(BLOCKS.astype(np.uint16) * 16), "TIFF")) - BLOCKS.astype(float)).max() <= 1
+    grey = pixels(encoded(Image.fromarray(BLOCKS.astype(np.uint16) * 16), "TIFF"))
+    assert np.abs(grey - BLOCKS.astype(float)).max() <= 1
 
 
 def test_whole_numbers_beyond_sixteen_bits_are_cut_off():
