@@ -32,7 +32,7 @@ def test_polarity_is_seen(paper, ink):
     assert found.dark == (ink < paper) and agrees(found.density, truth())
 
 
-@pytest.mark.parametrize("seed", [30, 37])
+@pytest.mark.parametrize("seed", [30, 37, 65])
 def test_light_squares_between_dark_lines_are_no_light_ink(seed):
     bar = np.zeros((28, 28), np.uint8)
     bar[4:24, 13:16] = 255
@@ -121,14 +121,24 @@ def test_thick_and_thin_strokes_in_small_and_large_pictures(size):
         assert agrees(find_ink(np.asarray(image)).density, np.asarray(truth) > 0, 0.6)
 
 
+def test_small_writing_on_a_large_page_is_looked_at_closely():
+    page, truth = Image.new("L", (2000, 1500), 225), Image.new("L", (2000, 1500))
+    for canvas, level in ((page, 60), (truth, 255)):
+        draw = ImageDraw.Draw(canvas)
+        for y in range(100, 1400, 60):
+            for x in range(100, 1900, 40):
+                draw.line([(x, y), (x + 14, y), (x + 5, y + 24)], fill=level, width=2)
+    assert agrees(find_ink(np.asarray(page)).density, np.asarray(truth) > 0, 0.6)
+
+
 def test_the_typical_stroke_is_a_digits_beside_a_patch_and_a_line():
-    shape = np.zeros((300, 400), bool)
+    shape = np.zeros((300, 400), np.float32)
     for left in (20, 60, 100):
-        shape[100:160, left:left + 6] = True
+        shape[100:160, left:left + 6] = 1
     assert inks._typical_width(shape) == pytest.approx(6, abs=1)
-    shape[200:290, 200:390] = True  # a shadow, far larger than all digits
+    shape[200:290, 200:390] = 1  # a shadow, far larger than all digits
     assert inks._typical_width(shape) == pytest.approx(6, abs=1)
-    shape[20:22, 5:395] = True  # what is left of a ruled line
+    shape[20:22, 5:395] = 1  # what is left of a ruled line
     assert inks._typical_width(shape) == pytest.approx(6, abs=1)
 
 

@@ -16,10 +16,11 @@ Rng = np.random.Generator
 def writing(digits: np.ndarray, rng: Rng) -> tuple[np.ndarray, float]:
     "Lines of digits and other writing, as coverage 0..1; and how high they are, in pixels."
     ink = Image.new("L", (SIDE, SIDE))
-    height = math.exp(rng.uniform(math.log(13), math.log(300)))
+    pen = math.exp(rng.uniform(math.log(0.03), math.log(0.16)))  # part of the height
+    height = float(np.clip(math.exp(rng.uniform(math.log(1.3), math.log(45))) / pen, 13, 300))
     if rng.random() < 0.1:
         return np.zeros((SIDE, SIDE), np.float32), height
-    pen = max(rng.uniform(0.035, 0.15), 1.3 / height)
+    pen = max(pen, 1.3 / height)
     slope, gap = math.tan(rng.uniform(-0.3, 0.3)) * (rng.random() < 0.6), rng.uniform(-0.02, 0.7)
     turn = math.degrees(-math.atan(slope)) + rng.uniform(-10, 10)
     one = rng.random() < 0.3  # a single mark
@@ -41,7 +42,7 @@ def writing(digits: np.ndarray, rng: Rng) -> tuple[np.ndarray, float]:
                 ink.paste(255, (round(x), round(top)), mark)
             x += mark.width + height * (gap + rng.uniform(-0.05, 0.1)) + (rng.random() < 0.08) * height
         y += height * rng.uniform(1.1, 3)
-        if one or rng.random() < 0.4:
+        if one or rng.random() < 0.3:
             break
     if rng.random() < 0.15:
         _scrawl(ImageDraw.Draw(ink), height, max(1, round(pen * height)), rng)
@@ -64,13 +65,13 @@ def _scrawl(draw: ImageDraw.ImageDraw, height: float, width: int, rng: Rng) -> N
 def _mark(digits: np.ndarray, height: float, pen: float, rng: Rng) -> Image.Image:
     "A digit, a letter or something else, `height` pixels high, as its coverage."
     kind = rng.random()
-    if kind < 0.68:
+    if kind < 0.64:
         source = digits[rng.integers(len(digits))]
-    elif kind < 0.82:
+    elif kind < 0.77:
         source = letter(rng)
-    elif kind < 0.86:
+    elif kind < 0.81:
         source = scribble(rng)
-    elif kind < 0.91:
+    elif kind < 0.85:
         return _typed(height, rng)
     else:
         return _bar(height, pen, rng)
@@ -78,7 +79,7 @@ def _mark(digits: np.ndarray, height: float, pen: float, rng: Rng) -> Image.Imag
     source = source / max(1e-6, source.max())
     rows, columns = np.flatnonzero((source > 0.3).any(1)), np.flatnonzero((source > 0.3).any(0))
     source = np.pad(source[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1], 2)
-    tall = int(np.clip(height, 48, 140))
+    tall = int(np.clip(height, max(48, 3 / pen), 140))  # a pen of less than 3 pixels leaves gaps
     scale = tall / max(source.shape[0] - 4, 0.7 * (source.shape[1] - 4))
     size = max(2, round(source.shape[1] * scale)), max(2, round(source.shape[0] * scale))
     large = np.asarray(Image.fromarray(source).resize(size, Image.BICUBIC))
@@ -89,6 +90,7 @@ def _mark(digits: np.ndarray, height: float, pen: float, rng: Rng) -> Image.Imag
     outside = ndimage.distance_transform_edt(~shape)
     radius, wanted = stroke_width(shape) / 2, pen * tall / 2
     middle = (inside == ndimage.maximum_filter(inside, 3)) & (inside > 0.5 * radius)
+    middle = ndimage.binary_closing(middle, np.ones((3, 3)))
     depth = np.maximum(inside - outside + max(wanted - radius, -0.9 * radius),
                        wanted - ndimage.distance_transform_edt(~middle))
     depth = ndimage.gaussian_filter(depth.astype(np.float32), 0.8)
@@ -106,7 +108,7 @@ def _bar(height: float, pen: float, rng: Rng) -> Image.Image:
     way = rng.normal(0, 0.35) + (math.pi / 2 if rng.random() < 0.7 else 0)
     wide = max(1.3, pen * height * rng.uniform(0.8, 1.2))
     t = np.linspace(-0.5, 0.5, 6)
-    bow = rng.normal(0, 0.03) * (1 - 4 * t**2) + rng.normal(0, 0.004, 6)
+    bow = rng.normal(0, rng.choice([0.005, 0.03])) * (1 - 4 * t**2) + rng.normal(0, 0.004, 6)
     x, y = (long * (t * math.cos(way) - bow * math.sin(way)), long * (t * math.sin(way) + bow * math.cos(way)))
     fine, side = 2, math.ceil(long + 2 * wide) + 4
     mark = Image.new("L", (side * fine, max(side, round(height)) * fine))

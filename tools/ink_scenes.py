@@ -16,7 +16,7 @@ def scene(
     digits: np.ndarray,  # uint8 `[n, 28, 28]`, training images
     rng: Rng,
 ) -> tuple[np.ndarray, np.ndarray]:  # uint8 `[320, 320]` both: a grey picture, and how much of each pixel is ink
-    "A piece of a photo of paper with writing, dark on light, and its ink."
+    "A piece of a photo of paper with writing, dark on light, and its ink; or in negative, where nothing dark is ink."
     board = rng.random() < 0.12  # chalk or light on a screen, seen in negative
     drawn = rng.random() < 0.15  # on a computer: even and without noise
     ink, height = writing(digits, rng)
@@ -30,7 +30,8 @@ def scene(
     page = paper * (1 - np.clip(faint, 0, 0.95) * lines) * (1 - dark * ink * (1 if drawn else cover.clip(0.3, 1)))
     if not drawn:
         page, ink = _photographed(page, ink, board, rng)
-    return _taken(page * rng.uniform(0.8, 1.1), height, drawn, rng), (ink * 255).round().astype(np.uint8)
+    picture, ink = _taken(page * rng.uniform(0.8, 1.1), height, drawn, rng), (ink * 255).round().astype(np.uint8)
+    return (picture, ink) if rng.random() < 0.93 else (255 - picture, np.zeros_like(ink))
 
 
 def _photographed(page: np.ndarray, ink: np.ndarray, board: bool, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
