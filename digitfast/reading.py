@@ -116,7 +116,8 @@ def _most_prominent(digits: Sequence[Digit], size: Sequence[float]) -> Digit | N
         return min(room) <= 0.001 * max(size)
 
     def better(other: Digit, digit: Digit) -> bool:
-        return other is not digit and (_lies_around(digit, other) or cut_off(digit) and not cut_off(other))
+        around = bool(digit.label) and _lies_around(digit, other)
+        return other is not digit and (around or cut_off(digit) and not cut_off(other))
 
     sure = [digit for digit in digits if digit.label]
     digits = [digit for digit in digits if not any(better(other, digit) for other in sure)] or digits

@@ -128,7 +128,7 @@ def test_small_writing_on_a_large_page_is_looked_at_closely():
         for y in range(100, 1400, 60):
             for x in range(100, 1900, 40):
                 draw.line([(x, y), (x + 14, y), (x + 5, y + 24)], fill=level, width=2)
-    assert agrees(find_ink(np.asarray(page)).density, np.asarray(truth) > 0, 0.6)
+    assert agrees(find_ink(np.asarray(page)).density, np.asarray(truth) > 0, 0.55)
 
 
 def test_the_typical_stroke_is_a_digits_beside_a_patch_and_a_line():
@@ -150,3 +150,17 @@ def test_ink_that_is_sure_nowhere_is_none_but_faint_ends_of_sure_ink_stay():
     assert np.array_equal(sure[:, :40], ink[:, :40]) and not sure[:, 45:].any()
     assert np.array_equal(inks._sure(ink[:, 40:]), ink[:, 40:])  # by itself it is all there is
     assert not inks._sure(np.zeros((40, 60), np.float32)).any()
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_what_is_seen_only_from_near_by_is_no_ink_where_there_is_other(written, monkeypatch):
+    "As the grain of wood is; writing that is too thin to be seen from afar is all there is."
+    def chances(grey):
+        ink = np.zeros(grey.shape, np.float32)
+        ink[:, -4:] = written
+        ink[:9, :40] = grey.shape[1] > 600
+        return ink
+
+    monkeypatch.setattr(inks, "ink_chances", chances)
+    found = inks._at_good_scale(np.full((1500, 2000), 200, np.uint8))
+    assert (found[:, -2:] == written).all() and (found[:5, :30] == (not written)).all()
