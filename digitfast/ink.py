@@ -60,11 +60,12 @@ def _at_good_scale(grey: np.ndarray) -> np.ndarray:
     scale = min(1.0, math.sqrt(AFAR / grey.size))
     afar = _at_scale(grey, scale)
     ink = _sure(afar)
-    while scale < 1 and _typical_width(ink) < SEEN:
+    width = _typical_width(ink)
+    while width < SEEN and scale < 1:
         scale = min(1.0, 2 * scale)
         ink = _sure(_at_scale(grey, scale))
-    width = _typical_width(ink)
-    if width > 2 * STROKE or SEEN < width < STROKE and scale < 1:
+        width = _typical_width(ink) if scale < 1 else STROKE  # there is nothing finer
+    if width > 2 * STROKE or width < STROKE and scale < 1:
         ink = _sure(_at_scale(grey, min(1.0, scale * STROKE / width)))
     seen = _pieces_with(ink, _resized(afar, ink.shape), FAINT)
     return _resized(seen if (seen > INKED).any() else ink, grey.shape)
@@ -109,9 +110,11 @@ def _sure(ink: np.ndarray) -> np.ndarray:
 def _pieces_with(ink: np.ndarray, chances: np.ndarray, least: float) -> np.ndarray:
     "`ink` without the pieces in which `chances`, of the same shape, are nowhere as much as `least`."
     labels, n = scipy.ndimage.label(ink > INKED, np.ones((3, 3)))
-    most = np.zeros(n + 1, np.float32)
-    np.maximum.at(most, labels.ravel(), chances.ravel())
-    return np.where((most >= least)[labels] | (labels == 0), ink, 0)
+    most, inked = np.zeros(n + 1, np.float32), labels > 0
+    np.maximum.at(most, labels[inked], chances[inked])
+    missing = most < least
+    missing[0] = False  # around the pieces
+    return np.where(missing[labels], 0, ink)
 
 
 def _even_ink(grey: np.ndarray, ink: str) -> Ink:
