@@ -25,6 +25,7 @@ LEAST = 0.06  # contrast of the faintest ink that is looked for, as a part of th
 AFAR = 512 * 384  # pixels of a picture that is looked at from afar
 SURE = 0.9  # of the surest ink of a picture, that a piece has somewhere
 FAINT = 0.003  # of ink from afar, where there is some from near by: the grain of wood shows only there
+MARGIN = 32  # pixels around ink, from afar
 LONGEST = 16  # stroke of a digit, in its widths
 SEEN = 5  # pixels: strokes that look narrower may be any width below, as the network makes them 4 pixels wide at least
 STROKE = 8  # pixels: how wide strokes are to be in the end, if they are not between that and twice as much before
@@ -56,10 +57,35 @@ def find_ink(
 
 
 def _at_good_scale(grey: np.ndarray) -> np.ndarray:
-    "The ink of a picture, dark on light: first looked at from afar, then from where strokes are neither thin nor wide."
+    """The ink of a picture, dark on light: looked at from afar, then from where strokes are neither thin nor wide.
+
+    From near by it is looked at only around what there is a trace of from afar, unless that comes to nothing.
+    """
     scale = min(1.0, math.sqrt(AFAR / grey.size))
     afar = _at_scale(grey, scale)
-    ink = _sure(afar)
+    ink = np.zeros(grey.shape, np.float32)
+    traces = _around(afar >= FAINT)
+    if traces:
+        part = tuple(slice(round(side.start / scale), round(side.stop / scale)) for side in traces)
+        near = _from_near_by(grey[part], _sure(afar)[traces], scale)
+        near = _pieces_with(near, _resized(afar[traces], near.shape), FAINT)
+        ink[part] = _resized(near, ink[part].shape)
+    if scale < 1 and not (ink > INKED).any():
+        return _resized(_from_near_by(grey, _sure(afar), scale), grey.shape)
+    return ink
+
+
+def _around(there: np.ndarray) -> tuple[slice, slice] | None:
+    "Rows and columns that hold all that is `there`, with `MARGIN` around it; None: nothing is."
+    if not there.any():
+        return None
+    places = (np.flatnonzero(there.any(axis)) for axis in (1, 0))
+    rows, columns = (slice(max(0, place[0] - MARGIN), place[-1] + 1 + MARGIN) for place in places)
+    return slice(rows.start, min(rows.stop, there.shape[0])), slice(columns.start, min(columns.stop, there.shape[1]))
+
+
+def _from_near_by(grey: np.ndarray, ink: np.ndarray, scale: float) -> np.ndarray:
+    "The ink of a picture, at some scale, that was looked at with `scale`, where `ink` was found."
     width = _typical_width(ink)
     while width < SEEN and scale < 1:
         scale = min(1.0, 2 * scale)
@@ -67,8 +93,7 @@ def _at_good_scale(grey: np.ndarray) -> np.ndarray:
         width = _typical_width(ink) if scale < 1 else STROKE  # there is nothing finer
     if width > 2 * STROKE or width < STROKE and scale < 1:
         ink = _sure(_at_scale(grey, min(1.0, scale * STROKE / width)))
-    seen = _pieces_with(ink, _resized(afar, ink.shape), FAINT)
-    return _resized(seen if (seen > INKED).any() else ink, grey.shape)
+    return ink
 
 
 def _resized(ink: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -11,12 +11,23 @@ from digitfast.digit_form import mnist_form
 from digitfast.ink import SMALL, Ink, find_ink
 from digitfast.pictures import fit_square, read_picture
 from digitfast.predictor import Predictor
-from digitfast.segments import MOST_PIECES, Piece, candidates, cut_touching, find_pieces, join, line_height, text_lines
+from digitfast.segments import (
+    MOST_PIECES,
+    Piece,
+    candidates,
+    cut_pieces,
+    cut_touching,
+    find_pieces,
+    join,
+    line_height,
+    text_lines,
+)
 
 SPACES = 0.6, 0.8, 1.5  # gaps between digits that may, mostly do, and always do end a number, in heights of the line
-CUT_COST = 4.0  # of a cut through connected ink, in units of log-probability
+CUT_COST = 3.0  # of a cut through connected ink, in units of log-probability; twice that among digits, if it is none
 GAP_COST = 2.0  # of parts that lie as far from each other as the line is high
-DROP_COST = 1.0  # of a part as high as the line that is taken for no digit
+DROP_COST = 1.5  # of a part as high as the line that is taken for no digit
+LOW, LOW_COST = 0.5, 40.0  # of the line's height, below which a digit is lower than most; and what that costs
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +168,10 @@ def _read_line(parts: Sequence[Piece], predictor: Predictor) -> list[Digit]:
     joined = [join(parts[start:stop]) for start, stop in runs]
     images = np.stack([network_form(piece.ink, predictor) for piece in joined])
     chances = predictor.chances(images)
-    height = line_height(parts)
+    sure = [chances[i][:-1].max() >= predictor.threshold for i, (start, stop) in enumerate(runs)
+            if stop == start + 1 and not parts[start].cut_from]
+    among_digits = bool(sure) and np.mean(sure) >= 0.5
+    height, wholes = line_height(parts), dict.fromkeys(cut_pieces(parts), CUT_COST * (1 + among_digits))
     ending = defaultdict(list)  # runs by the part that they end before
     for i, (_, stop) in enumerate(runs):
         ending[stop].append(i)
@@ -166,7 +180,7 @@ def _read_line(parts: Sequence[Piece], predictor: Predictor) -> list[Digit]:
         ways = []
         for i in ending[stop]:
             start = runs[i][0]
-            digit, none = _scores(parts[start:stop], joined[i], chances[i], height)
+            digit, none = _scores(parts[start:stop], joined[i], chances[i], height, wholes.get(runs[i]))
             cut = stop < len(parts) and 0 < parts[stop - 1].cut_from == parts[stop].cut_from
             digit, none = digit - CUT_COST * cut, none - CUT_COST * cut
             ways += [(best[start][0] + digit, i, True), (best[start][0] + none, i, False)]
@@ -180,14 +194,24 @@ def _read_line(parts: Sequence[Piece], predictor: Predictor) -> list[Digit]:
     return digits[::-1]
 
 
-def _scores(parts: Sequence[Piece], joined: Piece, chances: np.ndarray, height: float) -> tuple[float, float]:
+def _scores(
+    parts: Sequence[Piece],
+    joined: Piece,
+    chances: np.ndarray,
+    height: float,  # of the line
+    whole: float | None,  # what a piece that was cut costs that is none, for each height that it is wide
+) -> tuple[float, float]:
     "How well it fits that these parts are one digit, and that they are none, as log-probabilities."
     ends = zip(parts, parts[1:], strict=False)
     gaps = sum(max(0, b.left - a.right) for a, b in ends) / height
-    shortfall = max(0.0, 0.6 - joined.height / height)  # digits of a line are about as high as it is
-    digit = math.log(chances[:-1].max() + 1e-6) - GAP_COST * gaps - 4 * shortfall
-    none = math.log(chances[-1] + 1e-3) - DROP_COST * min(1, joined.height / height)
-    if len(parts) > 1:
+    shortfall = max(0.0, LOW - joined.height / height)  # digits of a line are about as high as it is; commas are not
+    digit = math.log(chances[:-1].max() + 1e-6) - GAP_COST * gaps - LOW_COST * shortfall
+    none = math.log(chances[-1] + 1e-3)
+    if whole is not None:
+        none -= whole * max(1, joined.width / height)
+    elif len(parts) == 1:
+        none -= DROP_COST * min(1, joined.height / height)
+    else:
         none = -math.inf  # several parts that are no digit are none one by one
     return digit, none
 

@@ -2,6 +2,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import scipy  # scipy.ndimage comes when it is first used: it takes longer than an answer
@@ -188,8 +189,13 @@ def _distance(one: Piece, other: Piece) -> float:
 def line_height(
     line: Sequence[Piece],
 ) -> float:
-    "The height of the digits of a line: of its taller pieces, in the mean."
-    heights = sorted(p.height for p in line)
+    "The height of the digits of a line: of its taller pieces, as they were before they were cut, in the mean."
+    spans: dict[tuple[int, int], tuple[int, int]] = {}
+    for i, piece in enumerate(line):
+        which = (piece.cut_from, 0 if piece.cut_from else i)
+        top, bottom = spans.get(which, (piece.top, piece.bottom))
+        spans[which] = min(top, piece.top), max(bottom, piece.bottom)
+    heights = sorted(bottom - top for top, bottom in spans.values())
     return float(np.mean(heights[len(heights) // 2:]))
 
 
@@ -257,8 +263,9 @@ def _paths_of_little_ink(ink: np.ndarray, height: float) -> list[np.ndarray]:
 def candidates(
     parts: Sequence[Piece],  # of one line, from left to right
 ) -> list[tuple[int, int]]:
-    "Runs `start, stop` of parts that may be one digit by their size; each part by itself is one of them."
+    "Runs `start, stop` of parts that may be one digit by their size; each part, and each piece that was cut, is one."
     height = line_height(parts) if parts else 0
+    cut = set(cut_pieces(parts))
     found = []
     for start in range(len(parts)):
         for stop in range(start + 1, min(len(parts), start + MOST_PARTS) + 1):
@@ -266,4 +273,12 @@ def candidates(
             right = max(p.right for p in parts[start:stop])
             if stop == start + 1 or right - left <= WIDE * height:
                 found.append((start, stop))
-    return found
+    return found + sorted(cut.difference(found))
+
+
+def cut_pieces(
+    parts: Sequence[Piece],  # of one line, from left to right
+) -> list[tuple[int, int]]:
+    "Runs `start, stop` of parts that one piece was cut into, all of them."
+    starts = [i for i, part in enumerate(parts) if not i or not 0 < part.cut_from == parts[i - 1].cut_from]
+    return [(start, stop) for start, stop in pairwise([*starts, len(parts)]) if stop > start + 1]

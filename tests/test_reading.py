@@ -7,10 +7,10 @@ from PIL import Image, ImageDraw
 from digitfast import Predictor, read_digit, read_digits
 from digitfast.errors import BadImage
 from digitfast.figures import check_figures, draw_boxes, draw_steps
-from digitfast.ink import Ink
+from digitfast.ink import Ink, find_ink
 from digitfast.photos import synthetic_photo
 from digitfast.reading import Digit, Reading
-from digitfast.segments import MOST_PARTS, MOST_PIECES
+from digitfast.segments import MOST_PARTS, MOST_PIECES, find_pieces
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,54 @@ def test_light_ink_on_dark_and_far_numbers_apart(digit_images):
     page = sheet(digit_images, "1", "2")
     page.paste(sheet(digit_images, "7").crop((30, 30, 160, 170)), (520, 30))
     assert read_digits(page).text.split("\n")[0] == "1 7"
+
+
+LETTERS = {
+    "A": [[(100, 30), (50, 170)], [(100, 30), (150, 170)], [(70, 115), (130, 115)]],
+    "E": [[(140, 30), (60, 30), (60, 170), (140, 170)], [(60, 100), (125, 100)]],
+    "K": [[(60, 30), (60, 170)], [(140, 30), (60, 105), (145, 170)]],
+    "W": [[(20, 50), (60, 160), (100, 50), (140, 160), (180, 50)]],
+    "X": [[(40, 40), (160, 160)], [(160, 40), (40, 160)]],
+    "#": [[(70, 30), (60, 170)], [(130, 30), (120, 170)], [(30, 75), (170, 75)], [(30, 125), (170, 125)]],
+}
+
+
+def drawing(*strokes, width: int, size: int = 200) -> Image.Image:
+    image = Image.new("L", (size, size), 255)
+    for stroke in strokes:
+        ImageDraw.Draw(image).line([tuple(point) for point in stroke], fill=0, width=width, joint="curve")
+    return image
+
+
+@pytest.mark.parametrize("width", [5, 9])
+@pytest.mark.parametrize("letter", LETTERS)
+def test_no_part_of_a_letter_is_a_digit(letter, width):
+    for ink in ("drawing", "auto"):
+        assert read_digits(drawing(*LETTERS[letter], width=width), ink=ink).text.replace(" ", "") in ("", "?")
+
+
+def test_a_tangle_of_lines_holds_no_digits():
+    held = []
+    for seed in range(60):
+        tangle = drawing(np.random.default_rng(seed).uniform(20, 180, (60, 2)), width=5)
+        assert not read_digits(tangle, ink="drawing").digits
+        held.append(bool(read_digits(tangle).digits))
+    assert sum(held) <= 3
+
+
+def test_digits_that_touch_are_cut_apart_and_a_comma_is_no_digit(digit_images):
+    row = Image.new("L", (600, 200), 255)
+    left = 60
+    for digit in "2743":
+        large = Image.fromarray(digit_images[int(digit)]).resize((112, 112), Image.Resampling.BICUBIC)
+        large = large.crop(large.point(lambda ink: 255 * (ink > 100)).getbbox())
+        row.paste(20, (left, 40), large)
+        left += large.width - 4
+    assert len(find_pieces(find_ink(np.asarray(row), "drawing").density)) < 4
+    assert read_digits(row, ink="drawing").text == read_digits(row).text == "2743"
+    page = sheet(digit_images, "3141")
+    ImageDraw.Draw(page).line([(139, 128), (133, 156)], fill=30, width=9)
+    assert read_digits(page).text == read_digits(page, ink="drawing").text == "3141"
 
 
 def test_one_digit_small_in_a_corner_of_a_large_photo(digit_images):

@@ -1,6 +1,7 @@
 import numpy as np
+from PIL import Image, ImageDraw
 
-from digitfast.segments import Piece, candidates, cut_touching, find_pieces, join, line_height, text_lines
+from digitfast.segments import Piece, candidates, cut_pieces, cut_touching, find_pieces, join, line_height, text_lines
 
 
 def ink(*boxes: tuple[int, int, int, int], shape=(200, 400)) -> np.ndarray:
@@ -67,6 +68,19 @@ def test_what_was_cut_too_often_can_be_whole_again():
     wide_zero = Piece(0, 0, ((radius < 1) & (radius > 0.82)).astype(np.float32))
     parts = cut_touching([wide_zero])
     assert len(parts) > 3 and (0, len(parts)) in candidates(parts)
+
+
+def test_a_piece_that_was_cut_is_a_candidate_however_wide_and_as_high_as_before():
+    letter = Image.new("L", (300, 200))
+    for stroke in ([(40, 170), (150, 30), (260, 170)], [(80, 115), (220, 115)]):  # an A
+        ImageDraw.Draw(letter).line(stroke, fill=255, width=7)
+    piece, = find_pieces(np.asarray(letter, np.float32) / 255)
+    parts = cut_touching([Piece(0, 30, np.ones((140, 12), np.float32)), piece])
+    (start, stop), = cut_pieces(parts)
+    assert start == 1 and stop == len(parts) > 3 and (start, stop) in candidates(parts)
+    assert abs(line_height(parts) - piece.height) <= 2  # without its rim
+    assert max(part.height for part in parts[1:]) < 0.9 * piece.height
+    assert cut_pieces([]) == cut_pieces(parts[:1]) == []
 
 
 def test_the_bar_of_a_5_is_not_cut():

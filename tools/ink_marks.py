@@ -44,22 +44,45 @@ def writing(digits: np.ndarray, rng: Rng) -> tuple[np.ndarray, float]:
         y += height * rng.uniform(1.1, 3)
         if one or rng.random() < 0.3:
             break
-    if rng.random() < 0.15:
+    if rng.random() < 0.3:
         _scrawl(ImageDraw.Draw(ink), height, max(1, round(pen * height)), rng)
     return np.asarray(ink, np.float32) / 255, height
 
 
 def _scrawl(draw: ImageDraw.ImageDraw, height: float, width: int, rng: Rng) -> None:
-    "Something crossed out or underlined by hand, or a line to and fro: straight for a while, and then no more."
-    if rng.random() < 0.4:
+    "Something underlined or crossed out by hand, or a line to and fro: straight for a while, and then no more."
+    kind = rng.random()
+    if kind < 0.25:
         x, y = np.linspace(*np.sort(rng.uniform(0, SIDE, 2)), 8), rng.uniform(0, SIDE, 2)
         y = np.linspace(y[0], 0.8 * y[0] + 0.2 * y[1], 8) + rng.normal(0, 0.02 * height + 0.5, 8)
         points = np.stack([x, y], 1)
     else:
-        points = np.cumsum(rng.normal(0, 1, (rng.integers(3, 25), 2)), axis=0)
-        points = (points - points.mean(0)) / np.ptp(points, axis=0) * rng.uniform(40, 300, 2)
-        points = points + rng.uniform(0.2, 0.8, 2) * SIDE
+        points = _walk(rng) if kind < 0.55 else _hatching(rng) if kind < 0.7 else _tangle(rng)
+        size = rng.uniform(0.8, 5, 2) * height if rng.random() < 0.5 else rng.uniform(40, 300, 2)
+        points = points * np.clip(size, 8 * width, SIDE) + rng.uniform(0.2, 0.8, 2) * SIDE
     draw.line([tuple(point) for point in points], fill=255, width=width, joint="curve")
+
+
+def _walk(rng: Rng) -> np.ndarray:
+    "Points `[n, 2]` of a pen that wanders, within a square of side 1 around 0."
+    points = np.cumsum(rng.normal(0, 1, (rng.integers(3, 40), 2)), axis=0)
+    return (points - points.mean(0)) / np.ptp(points, axis=0)
+
+
+def _hatching(rng: Rng) -> np.ndarray:
+    "Points as of `_walk`, of a pen that goes to and fro to cross something out."
+    n = int(rng.integers(6, 40))
+    points, turn = np.stack([np.linspace(-0.5, 0.5, n), 0.5 - np.arange(n) % 2], 1), rng.uniform(0, 2 * math.pi)
+    points = points + rng.normal(0, rng.uniform(0, 0.1), (n, 2))
+    return points @ np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+
+
+def _tangle(rng: Rng) -> np.ndarray:
+    "Points as of `_walk`, of a pen that goes all over a patch, round or square, until little can be seen of it."
+    points = rng.uniform(-0.5, 0.5, (rng.integers(8, 80), 2))
+    if rng.random() < 0.5:
+        points = points[np.hypot(*points.T) < 0.5]
+    return points if len(points) > 1 else np.array([[-0.5, -0.5], [0.5, 0.5]])
 
 
 def _mark(digits: np.ndarray, height: float, pen: float, rng: Rng) -> Image.Image:

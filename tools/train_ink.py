@@ -1,6 +1,7 @@
-"""Train digitfast's ink network on drawn scenes: `python tools/train_ink.py OUTPUT.safetensors [SCENES] [EPOCHS]`.
+"""Train digitfast's ink network: `python tools/train_ink.py OUTPUT.safetensors [SCENES] [EPOCHS] [START.safetensors]`.
 
-Beside it comes the same network as an .onnx."""
+It learns from drawn scenes. Beside OUTPUT comes the same network as an .onnx. With START the training goes on from the
+weights there, in smaller steps and with other scenes."""
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -14,13 +15,13 @@ from ink_marks import SIDE
 from ink_onnx import write_ink_onnx
 from ink_scenes import scene
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from digitfast.ink_net import InkNet, as_input
 from digitfast.sources import digits_path
 
-CROP, BATCH, LR, SEED, EMA = 256, 16, 4e-3, 42, 0.998
+CROP, BATCH, LR, LR_GO_ON, SEED, EMA = 256, 16, 4e-3, 1.5e-3, 42, 0.998
 
 
 @cache
@@ -52,13 +53,15 @@ def batch_of(pool: torch.Tensor, chosen: torch.Tensor) -> tuple[torch.Tensor, to
     return as_input(crops[:, 0]), crops[:, 1:].float() / 255
 
 
-def train(images: torch.Tensor, held: torch.Tensor, epochs: int) -> InkNet:
+def train(images: torch.Tensor, held: torch.Tensor, epochs: int, start: Path | None = None) -> InkNet:
     "A network trained on `images`, uint8 `[n, 2, 320, 320]`: the mean of its weights over the last steps."
     torch.manual_seed(SEED)
-    model = InkNet().to(memory_format=torch.channels_last)
+    model, lr = InkNet().to(memory_format=torch.channels_last), LR_GO_ON if start else LR
+    if start:
+        model.load_state_dict({name: weight.float() for name, weight in load_file(start).items()}, strict=False)
     steps = epochs * (len(images) // BATCH)
-    opt = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(opt, LR, total_steps=steps)
+    opt = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(opt, lr, total_steps=steps)
     mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(EMA), use_buffers=True)
     for epoch in range(epochs):
         model.train()
@@ -85,17 +88,18 @@ def overlap(model: torch.nn.Module, held: torch.Tensor) -> float:
     return float((found & ink).sum() / (found | ink).sum())
 
 
-def main(output: Path, n: int = 16000, epochs: int = 8) -> None:
-    start = time.time()
+def main(output: Path, n: int = 16000, epochs: int = 8, start: Path | None = None) -> None:
+    began = time.time()
+    first = n if start else 0
     with ProcessPoolExecutor() as pool:
-        images = torch.from_numpy(np.stack(list(pool.map(drawn, range(n), chunksize=50))))
-    print(f"{n} scenes in {time.time() - start:.0f} s", flush=True)
-    model = train(images[n // 50:], images[:n // 50], epochs)
+        images = torch.from_numpy(np.stack(list(pool.map(drawn, range(first, first + n), chunksize=50))))
+    print(f"{n} scenes in {time.time() - began:.0f} s", flush=True)
+    model = train(images[n // 50:], images[:n // 50], epochs, start)
     save_file({name: weight.half().contiguous() for name, weight in model.state_dict().items()
                if weight.is_floating_point()}, output)
     write_ink_onnx(output)
-    print(f"{output} after {time.time() - start:.0f} s")
+    print(f"{output} after {time.time() - began:.0f} s")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:4]), *map(Path, sys.argv[4:]))
