@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 sys.path.append(str(Path(__file__).parent.parent / "tools"))
 import ink_scenes
@@ -62,3 +63,15 @@ def test_training_lowers_the_loss(scenes, capsys):
     train_ink.train(torch.from_numpy(scenes[:16]), torch.from_numpy(scenes[16:20]), epochs=6)
     losses = [float(line.split("loss ")[1].split(",")[0]) for line in capsys.readouterr().out.splitlines()]
     assert losses[-1] < losses[0]
+
+
+def test_training_goes_on_from_weights_and_ends_between(scenes, tmp_path):
+    torch.manual_seed(1)
+    first, images = train_ink.InkNet(), torch.from_numpy(scenes[:16])
+    save_file(first.state_dict(), tmp_path / "first.safetensors")
+    trained = train_ink.train(images, images[:4], epochs=2, start=tmp_path / "first.safetensors")
+    moved = (trained.head[0].weight - first.head[0].weight).abs().max()
+    assert 0 < moved < train_ink.LR_GO_ON  # a new network would be far from it
+    other = train_ink.InkNet()
+    wanted = (first.head[0].weight + other.head[0].weight) / 2
+    assert torch.allclose(train_ink.between(first, other).head[0].weight, wanted)

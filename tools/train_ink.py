@@ -1,7 +1,8 @@
 """Train digitfast's ink network: `python tools/train_ink.py OUTPUT.safetensors [SCENES] [EPOCHS] [START.safetensors]`.
 
 It learns from drawn scenes. Beside OUTPUT comes the same network as an .onnx. With START the training goes on from the
-weights there, in smaller steps and with other scenes."""
+weights there, in smaller steps and with other scenes; the network is the mean of the two then, which keeps more of
+what the first one knew (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022)."""
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -56,9 +57,8 @@ def batch_of(pool: torch.Tensor, chosen: torch.Tensor) -> tuple[torch.Tensor, to
 def train(images: torch.Tensor, held: torch.Tensor, epochs: int, start: Path | None = None) -> InkNet:
     "A network trained on `images`, uint8 `[n, 2, 320, 320]`: the mean of its weights over the last steps."
     torch.manual_seed(SEED)
-    model, lr = InkNet().to(memory_format=torch.channels_last), LR_GO_ON if start else LR
-    if start:
-        model.load_state_dict({name: weight.float() for name, weight in load_file(start).items()}, strict=False)
+    model = model_from(start) if start else InkNet().to(memory_format=torch.channels_last)
+    lr = LR_GO_ON if start else LR
     steps = epochs * (len(images) // BATCH)
     opt = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(opt, lr, total_steps=steps)
@@ -77,7 +77,22 @@ def train(images: torch.Tensor, held: torch.Tensor, epochs: int, start: Path | N
             losses.append(loss.item())
         found = overlap(mean.eval(), held)
         print(f"epoch {epoch + 1} of {epochs}: loss {np.mean(losses):.4f}, {found:.2%} of held-out ink", flush=True)
-    return mean.module
+    return mean.module if start is None else between(mean.module, model_from(start))
+
+
+def model_from(weights: Path) -> InkNet:
+    "The network with the weights of a .safetensors."
+    model = InkNet().to(memory_format=torch.channels_last)
+    model.load_state_dict({name: weight.float() for name, weight in load_file(weights).items()}, strict=False)
+    return model
+
+
+def between(one: InkNet, other: InkNet) -> InkNet:
+    "The network whose weights are the means of theirs."
+    means = {name: torch.lerp(weight, other.state_dict()[name], 0.5)
+             for name, weight in one.state_dict().items() if weight.is_floating_point()}
+    one.load_state_dict(means, strict=False)
+    return one
 
 
 def overlap(model: torch.nn.Module, held: torch.Tensor) -> float:
