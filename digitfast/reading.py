@@ -20,6 +20,7 @@ from digitfast.segments import (
     find_pieces,
     join,
     line_height,
+    may_be_one,
     text_lines,
 )
 
@@ -79,7 +80,7 @@ def read_digits(
 def _read(grey: np.ndarray, scale: float, predictor: Predictor, ink: str, cut: bool) -> Reading:
     "The digits in a grey picture; with `cut`, ink that hangs together may be several of them."
     found = find_ink(grey, ink)
-    lines = text_lines(find_pieces(found.density))
+    lines = _mended(text_lines(find_pieces(found.density)), predictor)
     lines = [_read_line(line, predictor) for line in (_with_cuts(lines) if cut else lines)]
     if any(digit.label for line in lines for digit in line):  # else what may be a digit is all there is
         lines = [line for line in lines if any(digit.label for digit in line)]
@@ -149,6 +150,21 @@ def _area(box: tuple[int, int, int, int]) -> int:
 def _in_picture(digit: Digit, scale: float) -> Digit:
     "`digit` with its box in pixels of the picture that the one which was looked at is `scale` times as large as."
     return replace(digit, box=tuple(round(x / scale) for x in digit.box))
+
+
+def _mended(lines: list[list[Piece]], predictor: Predictor) -> list[list[Piece]]:
+    "Each line, or two as one piece where together they are a digit and not all their pieces are, such as a bar of a 5."
+    mended: list[list[Piece]] = []
+    for line in lines:
+        if mended and may_be_one(mended[-1], line):
+            whole = join([*mended[-1], *line])
+            images = np.stack([network_form(piece.ink, predictor) for piece in (whole, *mended[-1], *line)])
+            chances = predictor.chances(images)[:, :-1].max(1)
+            if chances[0] >= predictor.threshold > chances[1:].min():
+                mended[-1] = [whole]
+                continue
+        mended.append(line)
+    return mended
 
 
 def _with_cuts(lines: list[list[Piece]]) -> Iterator[list[Piece]]:

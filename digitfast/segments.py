@@ -18,6 +18,7 @@ STEEPEST = 0.4  # fall of a line, in pixels to a pixel
 MOST_PIECES = 1000  # of one picture, and parts that they are cut into; the largest are kept
 LONGEST = 16  # stroke of a digit, in its widths
 LARGE, TINY = 2.5, 0.25  # heights of pieces that are no part of the lines around them, in the typical one
+BROKEN, LEAST_PART = 0.1, 0.25  # gap in the stroke of a digit at most, and its parts at least, in heights of the digit
 DEEPEST = 8  # how many pieces may lie over each other by their boxes, all over the picture; the smallest are kept
 
 
@@ -45,14 +46,22 @@ class Piece:
     def middle(self) -> tuple[float, float]: return self.left + self.width / 2, self.top + self.height / 2
 
 
+def box_of(
+    pieces: Sequence[Piece],  # one or more
+) -> tuple[int, int, int, int]:
+    "Left, top, right and bottom of all of `pieces`."
+    lefts, tops, rights, bottoms = zip(*((p.left, p.top, p.right, p.bottom) for p in pieces), strict=True)
+    return min(lefts), min(tops), max(rights), max(bottoms)
+
+
 def join(
     pieces: Sequence[Piece],  # one or more
 ) -> Piece:
     "All of `pieces` as one."
     if len(pieces) == 1:
         return pieces[0]
-    left, top = min(p.left for p in pieces), min(p.top for p in pieces)
-    ink = np.zeros((max(p.bottom for p in pieces) - top, max(p.right for p in pieces) - left), np.float32)
+    left, top, right, bottom = box_of(pieces)
+    ink = np.zeros((bottom - top, right - left), np.float32)
     for p in pieces:
         place = ink[p.top - top:p.bottom - top, p.left - left:p.right - left]
         np.maximum(place, p.ink, out=place)
@@ -184,6 +193,18 @@ def _distance(one: Piece, other: Piece) -> float:
     across = max(one.left, other.left) - min(one.right, other.right)
     down = max(one.top, other.top) - min(one.bottom, other.bottom)
     return math.hypot(max(across, 0), max(down, 0))
+
+
+def may_be_one(
+    upper: Sequence[Piece],  # a line
+    lower: Sequence[Piece],  # the next one
+) -> bool:
+    "Whether two lines may be one digit whose stroke is broken, by where they are."
+    lefts, tops, rights, bottoms = zip(box_of(upper), box_of(lower), strict=True)
+    height = max(bottoms) - min(tops)
+    narrow = max(rights) - min(lefts) <= WIDE * line_height([*upper, *lower])
+    no_underline = min(bottoms[0] - tops[0], bottoms[1] - tops[1]) >= LEAST_PART * height
+    return narrow and no_underline and max(tops[1] - bottoms[0], max(lefts) - min(rights)) <= BROKEN * height
 
 
 def line_height(
