@@ -28,7 +28,7 @@ SPACES = 0.6, 0.8, 1.5  # gaps between digits that may, mostly do, and always do
 CUT_COST = 3.0  # of a cut through connected ink, in units of log-probability; twice that among digits, if it is none
 GAP_COST = 2.0  # of parts that lie as far from each other as the line is high
 DROP_COST = 1.5  # of a part as high as the line that is taken for no digit
-LOW, LOW_COST = 0.5, 40.0  # of the line's height, below which a digit is lower than most; and what that costs
+LOW, LOW_COST = 0.5, 20.0  # of the line's height, below which hardly a digit is; and what it costs to be one
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,9 +220,9 @@ def _scores(
     "How well it fits that these parts are one digit, and that they are none, as log-probabilities."
     ends = zip(parts, parts[1:], strict=False)
     gaps = sum(max(0, b.left - a.right) for a, b in ends) / height
-    shortfall = max(0.0, LOW - joined.height / height)  # digits of a line are about as high as it is; commas are not
-    digit = math.log(chances[:-1].max() + 1e-6) - GAP_COST * gaps - LOW_COST * shortfall
-    none = math.log(chances[-1] + 1e-3)
+    high = math.exp(-LOW_COST * max(0.0, LOW - joined.height / height))  # chance to be so low and no comma
+    digit = math.log(high * chances[:-1].max() + 1e-6) - GAP_COST * gaps
+    none = math.log(1 - high * (1 - chances[-1]) + 1e-3)
     if whole is not None:
         none -= whole * max(1, joined.width / height)
     elif len(parts) == 1:

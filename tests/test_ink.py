@@ -131,6 +131,17 @@ def test_small_writing_on_a_large_page_is_looked_at_closely():
     assert agrees(find_ink(np.asarray(page)).density, np.asarray(truth) > 0, 0.55)
 
 
+def test_a_large_picture_is_looked_at_closely_only_where_there_is_ink(monkeypatch):
+    looked_at, chances = [], inks.ink_chances
+    monkeypatch.setattr(inks, "ink_chances", lambda grey: looked_at.append(grey.size) or chances(grey))
+    large = np.full((1500, 2000), 225, np.uint8)
+    large[1000:1450, 1300:1900] = page(225, width=6)
+    wanted = np.zeros(large.shape, bool)
+    wanted[1000:1450, 1300:1900] = truth(6)
+    assert agrees(find_ink(large).density, wanted, 0.6)
+    assert len(looked_at) > 1 and sum(looked_at[1:]) < 0.2 * large.size
+
+
 def test_the_typical_stroke_is_a_digits_beside_a_patch_and_a_line():
     shape = np.zeros((300, 400), np.float32)
     for left in (20, 60, 100):

@@ -91,8 +91,24 @@ def test_digits_that_touch_are_cut_apart_and_a_comma_is_no_digit(digit_images):
     assert len(find_pieces(find_ink(np.asarray(row), "drawing").density)) < 4
     assert read_digits(row, ink="drawing").text == read_digits(row).text == "2743"
     page = sheet(digit_images, "3141")
-    ImageDraw.Draw(page).line([(139, 128), (133, 156)], fill=30, width=9)
+    ImageDraw.Draw(page).line([(145, 130), (139, 158)], fill=30, width=9)
     assert read_digits(page).text == read_digits(page, ink="drawing").text == "3141"
+
+
+@pytest.mark.parametrize("ink", ["auto", "drawing"])
+def test_a_digit_whose_stroke_is_broken_is_one(ink):
+    two = drawing([(65, 50), (90, 32), (125, 38), (130, 62), (105, 95)], [(92, 108), (70, 150), (145, 146)], width=9)
+    assert len(find_pieces(find_ink(np.asarray(two), "drawing").density)) == 2
+    digit, reading = read_digit(two, ink=ink)
+    assert (digit.label, len(reading.digits), read_digits(two, ink=ink).text) == ("2", 1, "2")
+    assert digit.box[1] < 35 and digit.box[3] > 145
+
+
+def test_digits_above_each_other_are_not_one_nor_with_a_line_below(digit_images):
+    column = drawing([(70, 30), (130, 30), (95, 95)], [(105, 102), (100, 170)], width=7)  # 7 and right below it 1
+    assert read_digits(column, ink="drawing").text == "7\n1"
+    underlined = drawing([(70, 30), (130, 30), (95, 130)], [(60, 142), (140, 139)], width=7)
+    assert read_digits(underlined, ink="drawing").text == "7"
 
 
 def test_one_digit_small_in_a_corner_of_a_large_photo(digit_images):

@@ -1,7 +1,17 @@
 import numpy as np
 from PIL import Image, ImageDraw
 
-from digitfast.segments import Piece, candidates, cut_pieces, cut_touching, find_pieces, join, line_height, text_lines
+from digitfast.segments import (
+    Piece,
+    candidates,
+    cut_pieces,
+    cut_touching,
+    find_pieces,
+    join,
+    line_height,
+    may_be_one,
+    text_lines,
+)
 
 
 def ink(*boxes: tuple[int, int, int, int], shape=(200, 400)) -> np.ndarray:
@@ -81,6 +91,21 @@ def test_a_piece_that_was_cut_is_a_candidate_however_wide_and_as_high_as_before(
     assert abs(line_height(parts) - piece.height) <= 2  # without its rim
     assert max(part.height for part in parts[1:]) < 0.9 * piece.height
     assert cut_pieces([]) == cut_pieces(parts[:1]) == []
+    wave = np.abs(np.arange(48)[:, None] - 4 - np.abs(np.arange(400) % 80 - 40)) < 4.5
+    parts = cut_touching([Piece(0, 0, wave.astype(np.float32))])
+    assert cut_pieces(parts) == [(0, len(parts))] and (0, len(parts)) in candidates(parts)
+
+
+def test_a_broken_stroke_may_be_one_digit_and_two_lines_or_an_underline_are_none():
+    def at(left, top, width, height):
+        return [Piece(left, top, np.ones((height, width), np.float32))]
+
+    upper = at(100, 100, 50, 60)
+    assert may_be_one(upper, at(90, 165, 50, 40)) and may_be_one(upper, at(90, 155, 50, 40))
+    assert not may_be_one(upper, at(90, 185, 50, 40))  # below at a distance
+    assert not may_be_one(upper, at(190, 165, 50, 40))  # beside at a distance
+    assert not may_be_one(upper, at(90, 165, 70, 12))  # an underline
+    assert not may_be_one([*upper, *at(300, 100, 50, 60)], at(90, 165, 50, 40))  # a row of several
 
 
 def test_the_bar_of_a_5_is_not_cut():
