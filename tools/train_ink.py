@@ -55,7 +55,10 @@ def batch_of(pool: torch.Tensor, chosen: torch.Tensor) -> tuple[torch.Tensor, to
 
 
 def train(images: torch.Tensor, held: torch.Tensor, epochs: int, start: Path | None = None) -> InkNet:
-    "A network trained on `images`, uint8 `[n, 2, 320, 320]`: the mean of its weights over the last steps."
+    """A network trained on `images`, uint8 `[n, 2, 320, 320]`: the mean of its weights over the last steps.
+
+    With the weights of a `start`: the mean of that and of these.
+    """
     torch.manual_seed(SEED)
     model = model_from(start) if start else InkNet().to(memory_format=torch.channels_last)
     lr = LR_GO_ON if start else LR
