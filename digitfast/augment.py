@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from fastai.vision.core import TensorImage
 from fasttransform import Transform
 
+from digitfast.cuda_graphs import INSIDE
 from digitfast.errors import BadSetting
 
 ROTATION = math.radians(20)  # to either side
@@ -27,6 +28,7 @@ class RandomAffine(Transform):
     """
 
     order, split_idx = 30, 0  # after the image has become floats; only in training
+    cuda_graph = INSIDE
 
     def __init__(
         self,

@@ -16,8 +16,10 @@ import torch
 from fastai.callback.core import Callback, CancelEpochException
 from fastai.learner import Learner
 
+from digitfast.cuda_graphs import BESIDE
 from digitfast.errors import BadData, BadSetting
 from digitfast.files import whole_file
+from digitfast.lean import LeanLearner
 from digitfast.processes import (
     done_once,
     gathered,
@@ -73,6 +75,7 @@ class Checkpoints(Callback):
     "Writes a checkpoint at the end of an epoch, and within one every `EVERY` seconds."
 
     order = 1000  # when all others have done their part
+    cuda_graph = BESIDE
 
     def __init__(
         self,
@@ -120,6 +123,8 @@ class Checkpoints(Callback):
     ) -> None:
         "Write a checkpoint and remove what it replaces. Raises: `OSError`, with the last good one still there."
         start = time.monotonic()
+        if isinstance(self.learn, LeanLearner):
+            self.learn.settle()
         others = gathered(take_random_state())[1:]
         done_once(partial(self._write, epoch, batch, others))
         self.written = time.monotonic()

@@ -7,7 +7,6 @@ import fastai.vision.all  # noqa: F401 - gives Learner fit_one_cycle, lr_find, s
 import torch
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
-from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
 from fastai.optimizer import SGD
 from fastai.vision.learner import vision_learner
@@ -15,7 +14,7 @@ from fastcore.meta import delegates
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from digitfast.errors import BadSetting
-from digitfast.lean import LeanLearner
+from digitfast.lean import LeanLearner, lean
 from digitfast.losses import NLLLossFlat, PlainCrossEntropyLoss
 from digitfast.models import article_net, digit_net, digit_net_deep, simple_net
 from digitfast.networks import find_architecture
@@ -89,8 +88,8 @@ def digit_learner(
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*(pretrained|weight enum).*")  # how fastai calls torchvision
-            learn = vision_learner(dls, build, pretrained=False, n_in=shape[0], loss_func=CrossEntropyLossFlat(),
-                                   metrics=accuracy, **kwargs)
+            learn = lean(vision_learner(dls, build, pretrained=False, n_in=shape[0], metrics=accuracy,
+                                        loss_func=PlainCrossEntropyLoss(), **kwargs))
         _try_out(learn.model, shape)
     except (RuntimeError, ValueError, AssertionError, StopIteration) as e:
         name = arch if isinstance(arch, str) else getattr(arch, "__name__", arch)

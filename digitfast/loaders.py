@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from fastai.data.core import DataLoaders, TfmdDL
 from fastai.data.transforms import IntToFloatTensor, get_image_files, image_extensions
-from fastai.torch_core import TensorCategory, TensorImageBW
+from fastai.torch_core import TensorCategory, TensorImageBW, default_device
 from fastai.vision.data import ImageDataLoaders
 from fastcore.basics import listify
 from PIL import Image
@@ -19,7 +19,7 @@ from digitfast.tensors import channels_last, load_pixels, pixels_checksum
 #: Names of the two splits' folders, training first, in the order in which they are looked for.
 SPLITS = (("training", "testing"), ("train", "valid"), ("train", "val"), ("train", "test"))
 LARGEST = 1024  # side of an image, in pixels
-RESIDENT_BYTES = 2 * 2**30  # what all images together may take in memory
+RESIDENT_BYTES = 2 * 2**30  # what all images together may take in memory; on a GPU a quarter of what is free, if less
 _CLUTTER = {"Thumbs.db", "desktop.ini"}  # what operating systems leave in folders of pictures
 
 
@@ -62,21 +62,31 @@ class ResidentDL(TfmdDL):
         return (torch.as_subclass(self.pixels.index_select(0, idxs).unsqueeze(1), TensorImageBW),
                 torch.as_subclass(self.labels.index_select(0, idxs), TensorCategory))
 
-    def __iter__(self):
+    def index_batches(self) -> tuple[torch.Tensor, ...]:
+        "Begin a pass over the images: the indices of each batch, on the device."
         self.randomize()
         self.before_iter()
         idxs = self.get_idxs()
         if not isinstance(idxs, torch.Tensor):
             idxs = torch.tensor(list(islice(idxs, self.n)))  # show_batch(unique=True) has them without end
-        only_to_float = [type(f) for f in self.after_batch.fs] == [IntToFloatTensor]
-        for batch in idxs.to(self.pixels.device).split(self.bs)[:len(self)]:
-            images, labels = self._draw(batch)
-            if only_to_float:  # at once, since the pipeline's own way takes as long as a step of a small network
-                images = torch.as_subclass(images, torch.Tensor).float().div_(255)
-                yield torch.as_subclass(channels_last(images), TensorImageBW), labels
-            else:
-                images, labels = self.after_batch((images, labels))
-                yield channels_last(images), labels
+        return idxs.to(self.pixels.device).split(self.bs)[:len(self)]
+
+    def batch(
+        self,
+        idxs: torch.Tensor,  # of the images, on the device
+    ) -> tuple[TensorImageBW, TensorCategory]:
+        "The batch of these images, transformed."
+        images, labels = self._draw(idxs)
+        if [type(f) for f in self.after_batch.fs] == [IntToFloatTensor]:
+            # at once, since the pipeline's own way takes as long as a step of a small network
+            images = torch.as_subclass(images, torch.Tensor).float().div_(255)
+            return torch.as_subclass(channels_last(images), TensorImageBW), labels
+        images, labels = self.after_batch((images, labels))
+        return channels_last(images), labels
+
+    def __iter__(self):
+        for idxs in self.index_batches():
+            yield self.batch(idxs)
         self.after_iter()
 
 
@@ -118,7 +128,7 @@ def digit_dls(
     val_bs: int | None = None,  # images a batch of `dls.valid`; None: 4 * bs, as no gradients take up memory there
     num_workers: int | None = None,  # processes that read images; None: one a core, 16 at most
     device: str | torch.device | None = None,  # where batches go; None: the GPU where there is one
-    resident: bool | None = None,  # keep all images in memory, on the device; None: where they fit into 2 GiB
+    resident: bool | None = None,  # keep all images in memory, on the device; None: where they fit (`RESIDENT_BYTES`)
 ) -> DigitDataLoaders:
     """fastai `DataLoaders` of the digits below `path`, one folder a class.
 
@@ -138,13 +148,15 @@ def digit_dls(
         raise BadSetting(f"size={size}: the side of an image is 1 to {LARGEST} pixels, 28 for MNIST")
     train, valid = find_splits(path, need_valid=not holdout)
     classes = _classes(path / train)
-    split = {"valid_pct": holdout, "seed": seed} if holdout else {"train": train, "valid": valid}
+    split = {"valid_pct": holdout} if holdout else {"train": train, "valid": valid}
     if not holdout and (strange := set(_classes(path / valid)) ^ set(classes)):
         raise BadData(f"{path / train} and {path / valid} have not the same classes; only one has: "
                       f"{', '.join(sorted(strange))}")
+    device = named_device(device)
     if not bs >= 1:
         raise BadSetting(f"bs={bs}: at least 1 image a batch is wanted")
-    with torch.random.fork_rng(devices=[]):  # fastai's split would seed the global generator
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # what `seed=` of fastai's does, which would seed those of GPUs too
         dls = ImageDataLoaders.from_folder(
             path / train if holdout else path, **split, vocab=classes, img_cls=PILDigit, bs=bs,
             item_tfms=[FitSize(size), *listify(item_tfms)], batch_tfms=batch_tfms, val_bs=val_bs or 4 * bs,
@@ -154,12 +166,36 @@ def digit_dls(
     if not len(dls.valid_ds):
         raise BadSetting(f"holdout={holdout} of {n} training images is none; take a larger part")
     if resident is None:
-        resident = not item_tfms and (n + len(dls.valid_ds)) * size * size <= RESIDENT_BYTES
+        resident = not item_tfms and (n + len(dls.valid_ds)) * size * size <= _resident_limit(dls.device)
     elif resident and item_tfms:
         raise BadSetting("images in memory have no item_tfms; give batch_tfms, which run on the device, "
                          "or resident=False")
     loaders = _make_resident(dls, path, size) if resident else dls.loaders
     return DigitDataLoaders(*loaders, path=path, device=dls.device)
+
+
+def named_device(
+    device: str | torch.device | None,  # such as "cpu", "cuda" or "cuda:1"; None: the GPU where there is one
+) -> torch.device:
+    "The device of that name, with its number if it is a GPU. Raises: `BadSetting` for one that is not there."
+    if device is None:
+        return default_device()
+    try:
+        found = torch.device(device)
+        if found.type == "cuda":
+            found = torch.device("cuda", torch.cuda.current_device() if found.index is None else found.index)
+            torch.cuda.get_device_properties(found)
+    except (RuntimeError, AssertionError, TypeError) as e:
+        there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        raise BadSetting(f"device={str(device)!r} is not on this machine; it has {', '.join(there)}") from e
+    return found
+
+
+def _resident_limit(device: torch.device) -> int:
+    "Bytes that all images together may take on `device`: of a GPU's memory, a quarter of what is free."
+    if device.type == "cuda":
+        return min(RESIDENT_BYTES, torch.cuda.mem_get_info(device)[0] // 4)
+    return RESIDENT_BYTES
 
 
 def _make_resident(dls: DataLoaders, path: Path, size: int) -> list[ResidentDL]:

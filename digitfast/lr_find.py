@@ -7,12 +7,13 @@ import matplotlib.pyplot as plt
 from fastai.callback.schedule import minimum, slide, steep, valley
 from fastai.torch_core import set_seed
 
+from digitfast.console import console_table
 from digitfast.errors import BadSetting
 from digitfast.learners import digit_learner
 from digitfast.loaders import digit_dls
 from digitfast.registry import optimizer
 from digitfast.sources import digits_path
-from digitfast.training import check_seed, console_table
+from digitfast.training import check_seed
 
 
 def find_lr(

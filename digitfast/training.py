@@ -1,22 +1,20 @@
-"""Recipes for a given `Learner`, and what training shows on a console."""
+"""Recipes for a given `Learner`, and the callbacks for them."""
 import csv
 import ctypes
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 
-import fastai.callback.progress  # noqa: F401 - gives Learner no_bar
 import fastai.callback.schedule  # noqa: F401 - gives Learner fit_one_cycle
 import torch
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
 from fastai.learner import Learner
 from fastai.torch_core import TensorImageBW, default_device
-from fastcore.basics import noop
 from fastcore.imports import IN_NOTEBOOK
 
 from digitfast.arithmetic import choose_precision, training_arithmetic
+from digitfast.console import console_table
+from digitfast.cuda_graphs import BESIDE, INSIDE
 from digitfast.errors import BadSetting
 from digitfast.models import with_no_digit
 from digitfast.processes import done_once, is_first, joined, process_count
@@ -24,8 +22,6 @@ from digitfast.registry import PRECISIONS, SCHEDULES, unknown
 from digitfast.tensors import channels_last
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-_COLUMNS = {"epoch": "Epoch", "train_loss": "Training loss", "valid_loss": "Validation loss",
-            "accuracy": "Validation accuracy", "time": "Time"}
 
 
 def train_learner(
@@ -72,6 +68,8 @@ class WeightAverage(Callback):
     validation to the next epoch the learner has it too, so that `SaveModelCallback` keeps what was validated.
     Raises: `BadSetting` for another decay.
     """
+
+    cuda_graph = BESIDE
 
     def __init__(
         self,
@@ -161,6 +159,8 @@ class LabelSmoothing(Callback):
     Source: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (2016). Raises: `BadSetting`.
     """
 
+    cuda_graph = INSIDE
+
     def __init__(
         self,
         smoothing: float = 0.05,  # part of the probability that all classes share, 0 to below 1
@@ -184,6 +184,7 @@ class NonDigits(Callback):
     """
 
     order = -1  # before the other callbacks see the batch
+    cuda_graph = INSIDE
 
     def __init__(
         self,
@@ -195,11 +196,14 @@ class NonDigits(Callback):
             raise BadSetting(f"non_digits={share}: non-digits to a digit are wanted, above 0 to 1, such as 0.2")
         self.images, self.share = images, share
 
+    def before_fit(self):
+        self.images = self.images.to(next(self.model.parameters()).device)
+
     def before_batch(self):
         if self.training:
             digits, labels = self.xb[0], self.yb[0]
-            drawn = torch.randint(len(self.images), (max(1, round(len(digits) * self.share)),))
-            images, none = self.dl.after_batch((TensorImageBW(self.images[drawn, None].to(digits.device)),
+            drawn = torch.randint(len(self.images), (max(1, round(len(digits) * self.share)),), device=digits.device)
+            images, none = self.dl.after_batch((TensorImageBW(self.images[drawn, None]),
                                                 labels.new_full((len(drawn),), self.dls.c)))
             self.learn.xb = (torch.cat([digits, channels_last(images)]),)
             self.learn.yb = (torch.cat([labels, none]),)
@@ -245,74 +249,3 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
         mallopt(M_MMAP_THRESHOLD, 2**30)
-
-
-@contextmanager
-def console_table(learn: Learner) -> Iterator[None]:
-    "While the context lasts, `learn` prints one line an epoch, and draws bars only where a person watches."
-    table, logger = _Table(learn), learn.logger
-    with learn.no_bar():
-        learn.logger = table.write if is_first() else noop
-        try:
-            if sys.stdout.isatty() and is_first():
-                from rich.progress import Progress
-                with Progress(transient=True) as bars, learn.added_cbs(_Bars(bars)):
-                    table.print = bars.console.print
-                    yield
-            else:
-                yield
-        finally:
-            learn.logger = logger
-
-
-class _Table:
-    "Fixed-width lines of what the `Recorder` logs."
-
-    def __init__(self, learn: Learner):
-        self.learn, self.columns, self.print = learn, None, lambda line: print(line, flush=True)
-
-    def write(self, log) -> None:
-        if self.columns is None:
-            self.columns = {name: _COLUMNS.get(name, name) for name in self.learn.recorder.metric_names}
-            self._line(self.columns.values())
-        missing = len(self.columns) - len(log)  # where a callback has ended the epoch before its validation
-        log = [*log[:-1], *[""] * missing, log[-1]]
-        self._line(self._cell(name, value) for name, value in zip(self.columns, log, strict=True))
-
-    def _line(self, cells) -> None:
-        line = "  ".join(cell.rjust(max(len(head), 6))
-                         for head, cell in zip(self.columns.values(), cells, strict=True))
-        try:
-            self.print(line)
-        except BrokenPipeError:  # nobody reads on, but the training is not lost
-            self.print = noop
-
-    @staticmethod
-    def _cell(name: str, value) -> str:
-        if name == "accuracy" and value != "":
-            return f"{100 * value:.2f} %"
-        return f"{value:.4f}" if isinstance(value, float) else str(value)
-
-
-class _Bars(Callback):
-    "One bar for the batches of each training and validation pass."
-    order = 60
-
-    def __init__(self, bars):
-        super().__init__()
-        self.bars, self.task = bars, None
-
-    def _start(self, what: str) -> None:
-        self._stop()
-        self.task = self.bars.add_task(f"Epoch {self.epoch} {what}", total=len(self.dl))
-
-    def _stop(self) -> None:
-        if self.task is not None:
-            self.bars.remove_task(self.task)
-            self.task = None
-
-    def before_train(self): self._start("training")
-    def before_validate(self): self._start("validation")
-    def after_batch(self): self.bars.update(self.task, completed=self.iter + 1)
-    def after_epoch(self): self._stop()
-    def after_fit(self): self._stop()

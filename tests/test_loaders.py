@@ -4,6 +4,7 @@ import torch
 from fastai.vision.data import ImageDataLoaders
 from PIL import Image
 
+from digitfast import loaders
 from digitfast.errors import BadData, BadImage, BadSetting, DataNotFound
 from digitfast.loaders import ResidentDL, digit_dls, folder_facts
 
@@ -228,3 +229,17 @@ def test_checksum_sees_pixels_and_names(copy_of_digits):
     assert folder_facts(copy_of_digits)["sha256"] == before["sha256"]
     image.rename(image.with_name("00.png"))
     assert folder_facts(copy_of_digits)["sha256"] != before["sha256"]
+
+
+def test_devices_by_name(digits, monkeypatch):
+    assert digit_dls(digits, num_workers=0, device="cpu").device == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    for name in ("cuda:7", "cpux"):
+        with pytest.raises(BadSetting, match=f"device='{name}' is not on this machine; it has cpu"):
+            digit_dls(digits, device=name)
+
+
+def test_images_stay_out_of_a_gpu_that_is_full(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (400, 10**9))
+    assert loaders._resident_limit(torch.device("cuda", 0)) == 100
+    assert loaders._resident_limit(torch.device("cpu")) == loaders.RESIDENT_BYTES

@@ -1,0 +1,176 @@
+"""Captured steps. On a CPU the "graph" is the step itself, run again: all but the capture is the same code."""
+import pytest
+import torch
+from fastai.callback.core import Callback
+from fastai.callback.mixup import MixUp
+from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback, TerminateOnNaNCallback
+from fastai.callback.training import GradientAccumulation, GradientClip
+from fastai.optimizer import SGD
+from fastai.torch_core import set_seed
+
+from digitfast import (
+    BasicOptim,
+    History,
+    LabelSmoothing,
+    NonDigits,
+    RandomAffine,
+    RandomPen,
+    WeightAverage,
+    cuda_graphs,
+    digit_dls,
+    digit_learner,
+    train_learner,
+)
+
+HERE = [pytest.param("cpu", id="cpu"), pytest.param("cuda", id="gpu", marks=[
+    pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")])]
+
+
+@pytest.fixture
+def replays(monkeypatch):
+    "How many steps have been replayed. On a CPU a graph is stood in for by the step itself."
+    count, record = [], cuda_graphs.record
+
+    def counted(step):
+        replay = step if "cpu" in cuda_graphs.DEVICES else record(step)
+        return lambda: (count.append(1), replay())
+    monkeypatch.setattr(cuda_graphs, "record", counted)
+    monkeypatch.setattr(cuda_graphs, "DEVICES", {"cpu", "cuda"})
+    return count
+
+
+def noise(n=60):
+    return torch.randint(0, 256, (n, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def everything():
+    return [WeightAverage(0.9), LabelSmoothing(), NonDigits(noise(), 0.5), GradientClip(0.5)]
+
+
+def trained(digits, device, arch="digitnet", cbs=everything, opt_func=None, epochs=2, **kwargs):
+    set_seed(3)
+    torch.backends.cudnn.deterministic = True
+    dls = digit_dls(digits, bs=32, device=device, batch_tfms=RandomAffine(), **kwargs)
+    learn = digit_learner(dls, arch, **({"opt_func": opt_func} if opt_func else {}))
+    with learn.no_bar(), learn.no_logging():
+        return train_learner(learn, epochs, 0.01, precision="fp32", cbs=cbs())
+
+
+@pytest.mark.parametrize("device", HERE)
+@pytest.mark.parametrize("arch, cbs, opt_func", [
+    ("digitnet", everything, None), ("digitnet", list, SGD), ("simple", list, BasicOptim), ("article", list, None),
+    ("resnet18", list, None)])
+def test_the_same_numbers_as_plain_steps(digits, replays, monkeypatch, device, arch, cbs, opt_func):
+    found = []
+    for devices in ({device}, set()):
+        monkeypatch.setattr(cuda_graphs, "DEVICES", devices)
+        learn = trained(digits, torch.device(device), arch, cbs, opt_func)
+        found.append([torch.cat([t.detach().float().flatten() for t in learn.model.state_dict().values()]).cpu(),
+                      torch.stack(learn.recorder.losses).as_subclass(torch.Tensor), learn.recorder.lrs,
+                      [list(values) for values in learn.recorder.values], learn.recorder.hps, learn.recorder.iters])
+    (weights, losses, *rest), (plain_weights, plain_losses, *plain_rest) = found
+    assert len(replays) == 18 - cuda_graphs.WARM_UP
+    assert torch.equal(weights, plain_weights) and torch.equal(losses, plain_losses)
+    assert rest == plain_rest
+
+
+class Prints(Callback):
+    def after_epoch(self): print("an epoch")
+
+
+class Looks(Callback):
+    def after_pred(self): self.seen = self.pred
+
+
+class Own(LabelSmoothing):
+    "Does more than what it inherits from, and so is not known to be safe."
+    def after_loss(self): print("loss")
+
+
+@pytest.mark.parametrize("cb, captured", [
+    (None, True), (Prints(), True), (EarlyStoppingCallback(), True), (SaveModelCallback(), True), (Looks(), False),
+    (Own(), False), (MixUp(), False), (GradientAccumulation(64), False), (TerminateOnNaNCallback(), False),
+    (Callback(after_step=lambda self: None), False), (History("h.csv"), True)],
+    ids=lambda value: type(value).__name__)
+def test_callbacks(digits, replays, tmp_path, cb, captured):
+    dls = digit_dls(digits, bs=32, device="cpu")
+    learn = digit_learner(dls, "simple", path=tmp_path)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(1, 0.01, cbs=cb)
+    assert bool(replays) == captured
+
+
+def test_a_callback_of_ones_own_may_change_the_training_between_two_epochs(digits, replays, monkeypatch):
+    class Freezes(Callback):
+        def before_epoch(self):
+            if self.epoch == 1:
+                self.learn.model[1].weight.requires_grad_(False)
+    weights = []
+    for devices in ({"cpu"}, set()):
+        monkeypatch.setattr(cuda_graphs, "DEVICES", devices)
+        weights.append(trained(digits, torch.device("cpu"), "simple", lambda: [Freezes()]).model[1].weight.clone())
+    assert len(replays) == 18 - 2 * cuda_graphs.WARM_UP
+    assert torch.equal(*weights)
+
+
+class Module(torch.nn.Flatten):
+    "A layer of a user's own."
+
+
+def test_what_is_not_captured(digits, replays):
+    "Layers, losses, hooks, transforms and loaders of which nobody knows what they do in each step."
+    def fit(change=lambda learn: None, **kwargs):
+        learn = digit_learner(digit_dls(digits, bs=32, device="cpu", **kwargs), "simple")
+        change(learn)
+        with learn.no_bar(), learn.no_logging():
+            learn.fit(1)
+        found = bool(replays)
+        replays.clear()
+        return found
+
+    def metrics(learn): learn.recorder.train_metrics = True
+    def loss(learn): learn.loss_func = lambda pred, y: torch.nn.functional.cross_entropy(pred, y)
+    def layer(learn): learn.model[0] = Module()
+    def hook(learn): learn.model[1].register_forward_hook(lambda *_: None)
+    def weight_hook(learn): learn.model[1].weight.register_hook(lambda g: None)
+    def patched(learn): learn.one_batch = learn.one_batch
+    assert fit() and fit(lambda learn: setattr(learn, "loss_func", torch.nn.functional.cross_entropy))
+    assert not any(map(fit, (metrics, loss, layer, hook, weight_hook, patched)))
+    assert not fit(batch_tfms=RandomPen()) and not fit(resident=False, num_workers=0)
+
+
+def test_nothing_stays_behind(digits, replays, tmp_path):
+    learn = trained(digits, torch.device("cpu"))
+    assert learn.captured_step is None and learn._asked is None and "_do_grad_opt" not in vars(learn)
+    assert not any(p.grad is not None and p.grad.any() for p in learn.model.parameters())
+    learn.export(tmp_path / "learner.pkl")
+
+
+def test_a_last_batch_that_is_smaller(digits, replays, monkeypatch):
+    weights = []
+    for devices in ({"cpu"}, set()):
+        monkeypatch.setattr(cuda_graphs, "DEVICES", devices)
+        set_seed(1)
+        learn = digit_learner(digit_dls(digits, bs=32, device="cpu"), "simple")
+        learn.dls.train.drop_last = False
+        with learn.no_bar(), learn.no_logging():
+            learn.fit(2)
+        weights.append(learn.model[1].weight.clone())
+        assert len(learn.recorder.losses) == 20
+    assert torch.equal(*weights) and len(replays) == 18 - cuda_graphs.WARM_UP
+
+
+def test_an_error_leaves_the_losses_up_to_it(digits, replays, monkeypatch):
+    learn = digit_learner(digit_dls(digits, bs=32, device="cpu"), "simple")
+    step = BasicOptim.step
+
+    def fails(self):
+        if len(replays) == 4:
+            raise KeyboardInterrupt
+        step(self)
+    monkeypatch.setattr(BasicOptim, "step", fails)
+    learn.opt_func = BasicOptim
+    with learn.no_bar(), learn.no_logging(), pytest.raises(KeyboardInterrupt):
+        learn.fit(1)
+    assert len(learn.recorder.losses) == len(learn.recorder.lrs) == cuda_graphs.WARM_UP + 3
+    assert learn._asked is None
