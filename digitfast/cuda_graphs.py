@@ -64,17 +64,26 @@ def train_with_graph(
     learn.n_iter = len(dl)
     batches = dl.index_batches()
     whole = sum(len(batch) == dl.bs for batch in batches)  # the last one may be smaller
-    done = 0
-    if not (learn.captured_step and learn.captured_step.fits()):
-        learn.captured_step, done = None, WARM_UP
-        with _side_stream(dl.device):
-            for i in range(done):
-                learn.one_batch(i, dl.batch(batches[i]))
-        learn.captured_step = CapturedStep(learn)
-    learn.captured_step.run(batches[:whole], done)
+    if learn.captured_step and learn.captured_step.fits():
+        learn.captured_step.run(batches[:whole], 0)
+    else:
+        begin(learn, batches).run(batches[:whole], WARM_UP)
     for i in range(whole, len(batches)):
         learn.one_batch(i, dl.batch(batches[i]))
     dl.after_iter()
+
+
+def begin(
+    learn: Learner,  # for which `can_capture`
+    batches: tuple[torch.Tensor, ...],  # indices of the images, of each batch of the pass
+) -> "CapturedStep":
+    "Do the first batches as plain steps, and capture the next one."
+    learn.captured_step = None  # its memory is free for the next one
+    with _side_stream(learn.dl.device):
+        for i in range(WARM_UP):
+            learn.one_batch(i, learn.dl.batch(batches[i]))
+    learn.captured_step = CapturedStep(learn)
+    return learn.captured_step
 
 
 class CapturedStep:

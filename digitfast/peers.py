@@ -88,15 +88,21 @@ def article_resnet18(folder: Path, seed: int) -> Timing:
 
 
 def article_simple(folder: Path, seed: int) -> Timing:
-    "The article's simple net and `BasicOptim` in its own loop, over fastai's `DataLoader` of a list of pairs."
+    """The article's simple net and `BasicOptim` in its own loop, over fastai's `DataLoader` of a list of pairs.
+
+    On a GPU the loader moves each batch there, as fastai's do.
+    """
     import torch
     import torch.nn.functional as F
     from fastai.data.load import DataLoader
+    from fastai.torch_core import default_device
     from torch import nn
     start = time.perf_counter()
     torch.manual_seed(seed)
-    train_dl, valid_dl = (DataLoader(list(zip(*split, strict=True)), batch_size=256) for split in _as_vectors(folder))
-    net = nn.Sequential(nn.Linear(784, 100), nn.ReLU(), nn.Linear(100, 30), nn.ReLU(), nn.Linear(30, 10))
+    device = default_device()
+    train_dl, valid_dl = (DataLoader(list(zip(*split, strict=True)), batch_size=256, device=device)
+                          for split in _as_vectors(folder))
+    net = nn.Sequential(nn.Linear(784, 100), nn.ReLU(), nn.Linear(100, 30), nn.ReLU(), nn.Linear(30, 10)).to(device)
 
     class BasicOptim:
         def __init__(self, params, lr): self.params, self.lr = list(params), lr
@@ -123,6 +129,7 @@ def article_simple(folder: Path, seed: int) -> Timing:
 def article_pytorch(folder: Path, seed: int) -> Timing:
     "The article's first network in its PyTorch loop: torchvision's MNIST, `ToTensor`, `DataLoader`; no validation."
     import torch
+    from fastai.torch_core import default_device
     from torch import nn
     from torch.utils.data import DataLoader
     from torchvision.datasets import MNIST
@@ -132,14 +139,15 @@ def article_pytorch(folder: Path, seed: int) -> Timing:
         start = time.perf_counter()
         torch.manual_seed(seed)
         train_dl = DataLoader(MNIST(root, train=True, transform=ToTensor()), batch_size=128, shuffle=True)
+        device = default_device()
         net = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10),
-                            nn.LogSoftmax(dim=1))
+                            nn.LogSoftmax(dim=1)).to(device)
         opt, loss_func = torch.optim.SGD(net.parameters(), lr=0.005, momentum=0.8), nn.NLLLoss()
         ready = time.perf_counter()
         total = 0.0
         for images, labels in train_dl:
             opt.zero_grad()
-            loss = loss_func(net(images.view(images.shape[0], -1)), labels)
+            loss = loss_func(net(images.view(images.shape[0], -1).to(device)), labels.to(device))
             loss.backward()
             opt.step()
             total += loss.item()
