@@ -26,17 +26,19 @@ def choose_precision(
     """The precision that is meant by "auto": what this processor or GPU does fast, or fp32.
 
     bf16 needs matrix units to be faster: AMX in a CPU, tensor cores in a GPU. A network without convolutions gains
-    nothing from it on a CPU. Raises: `BadSetting` for fp16 without a GPU.
+    nothing from it. Raises: `BadSetting` for fp16 without a GPU.
     """
     if precision == "fp16" and device.type != "cuda":
         raise BadSetting("precision='fp16' needs a CUDA GPU; take bf16, fp32 or auto")
     if precision != "auto":
         return precision
+    if not any(isinstance(module, _ConvNd) for module in model.modules()):
+        return "fp32"
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older releases of torch do not tell
     fast = device.type == "cpu" and capabilities.get("amx_bf16") and capabilities.get("amx_tile")
-    return "bf16" if fast and any(isinstance(module, _ConvNd) for module in model.modules()) else "fp32"
+    return "bf16" if fast else "fp32"
 
 
 @contextmanager

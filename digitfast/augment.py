@@ -46,12 +46,11 @@ class RandomAffine(Transform):
 
     def _matrices(self, n: int, device: torch.device) -> torch.Tensor:
         "`n` random matrices from pixels to where they are taken from, in units of half a side, `[n, 2, 3]`."
-        turn, shear, wide, high, right, down = torch.empty(6, n, device=device).uniform_(-1, 1) * self.strength
-        cos, sin, shear = torch.cos(turn * ROTATION), torch.sin(turn * ROTATION), torch.tan(shear * SHEAR)
-        wide, high = 1 / (1 + wide * ZOOM), 1 / (1 + high * ZOOM)
-        across = torch.stack([cos * wide, (cos * shear - sin) * high, right * 2 * SHIFT], dim=1)
-        along = torch.stack([sin * wide, (sin * shear + cos) * high, down * 2 * SHIFT], dim=1)
-        return torch.stack([across, along], dim=1)
+        amounts = torch.empty(6, n, device=device).uniform_(-1, 1) * self.strength
+        turn, shear, zoom, shift = amounts[0] * ROTATION, amounts[1] * SHEAR, 1 + amounts[2:4] * ZOOM, amounts[4:]
+        across = torch.stack([torch.cos(turn), torch.sin(turn)])  # where the axes of an image point
+        along = torch.stack([-across[1], across[0]]) + across * torch.tan(shear)
+        return torch.stack([across / zoom[0], along / zoom[1], shift * (2 * SHIFT)], dim=2).transpose(0, 1)
 
 
 class RandomPen(Transform):

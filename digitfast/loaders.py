@@ -125,7 +125,7 @@ def digit_dls(
     size: int = 28,  # side of the square images a network sees, in pixels
     item_tfms=None,  # transforms of one image, after it has got its size
     batch_tfms=None,  # transforms of a batch
-    val_bs: int | None = None,  # images a batch of `dls.valid`; None: 4 * bs, as no gradients take up memory there
+    val_bs: int | None = None,  # images a batch of `dls.valid`; None: 4 * bs, or more where a GPU idles with that
     num_workers: int | None = None,  # processes that read images; None: one a core, 16 at most
     device: str | torch.device | None = None,  # where batches go; None: the GPU where there is one
     resident: bool | None = None,  # keep all images in memory, on the device; None: where they fit (`RESIDENT_BYTES`)
@@ -159,7 +159,8 @@ def digit_dls(
         torch.default_generator.manual_seed(seed)  # what `seed=` of fastai's does, which would seed those of GPUs too
         dls = ImageDataLoaders.from_folder(
             path / train if holdout else path, **split, vocab=classes, img_cls=PILDigit, bs=bs,
-            item_tfms=[FitSize(size), *listify(item_tfms)], batch_tfms=batch_tfms, val_bs=val_bs or 4 * bs,
+            item_tfms=[FitSize(size), *listify(item_tfms)], batch_tfms=batch_tfms,
+            val_bs=val_bs or _validation_batch(bs, size, device),
             num_workers=num_workers, device=device)
     if bs > (n := len(dls.train_ds)):
         raise BadSetting(f"bs={bs} is more than the {n} training images of {path}; try bs={max(1, n // 10)}")
@@ -189,6 +190,11 @@ def named_device(
         there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
         raise BadSetting(f"device={str(device)!r} is not on this machine; it has {', '.join(there)}") from e
     return found
+
+
+def _validation_batch(bs: int, size: int, device: torch.device) -> int:
+    "Images per batch of validation, where no gradients take up memory: on a GPU as many as 2048 of 28×28 have pixels."
+    return max(4 * bs, 2048 * 28**2 // size**2 if device.type == "cuda" else 0)
 
 
 def _resident_limit(device: torch.device) -> int:

@@ -7,6 +7,7 @@ from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback, Te
 from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.optimizer import SGD
 from fastai.torch_core import set_seed
+from safetensors.torch import load_file
 
 from digitfast import (
     BasicOptim,
@@ -19,8 +20,12 @@ from digitfast import (
     cuda_graphs,
     digit_dls,
     digit_learner,
+    resume_run,
     train_learner,
+    train_run,
 )
+from digitfast.checkpoints import Checkpoints
+from digitfast.run_folders import MODEL
 
 HERE = [pytest.param("cpu", id="cpu"), pytest.param("cuda", id="gpu", marks=[
     pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")])]
@@ -174,3 +179,30 @@ def test_an_error_leaves_the_losses_up_to_it(digits, replays, monkeypatch):
         learn.fit(1)
     assert len(learn.recorder.losses) == len(learn.recorder.lrs) == cuda_graphs.WARM_UP + 3
     assert learn._asked is None
+
+
+def run(digits, folder):
+    "A run of three epochs, of nine steps each."
+    return train_run(str(digits), epochs=3, bs=32, augment=0.5, ema=0.9, non_digits=0.4, runs=str(folder))
+
+
+def same_weights(first, second):
+    first, second = (load_file(run.path / MODEL) for run in (first, second))
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("epoch, batch", [(1, 6), (1, 8), (2, 1)])
+def test_a_training_that_was_stopped_goes_on_to_the_same_weights(digits, replays, tmp_path, monkeypatch, epoch, batch):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    whole, after_batch = run(digits, tmp_path / "a"), Checkpoints.after_batch
+
+    def stops(self):
+        self.stop = (self.epoch, self.iter) == (epoch, batch) and self.training
+        after_batch(self)
+    monkeypatch.setattr(Checkpoints, "after_batch", stops)
+    with pytest.raises(KeyboardInterrupt):
+        run(digits, tmp_path / "b")
+    monkeypatch.setattr(Checkpoints, "after_batch", after_batch)
+    resumed = resume_run("digitnet", tmp_path / "b")
+    assert replays and same_weights(whole, resumed)
+    assert (whole.path / "steps.csv").read_text() == (resumed.path / "steps.csv").read_text()

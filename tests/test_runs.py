@@ -35,8 +35,7 @@ def test_run_folder_has_everything(quick, digits):
     assert max(lr for _, lr, _ in steps) == pytest.approx(quick["lr"], rel=0.05) and steps[-1][1] < 1e-4
     assert steps[-1][2] == pytest.approx(summary["training_loss"], rel=1e-4)
     low, high = summary["accuracy_interval_95"]
-    if not torch.cuda.is_available():
-        assert summary["precision"] == "fp32"  # what "auto" means for a network without convolutions, on a CPU
+    assert summary["precision"] == "fp32"  # what "auto" means for a network without convolutions
     assert low < summary["accuracy"] < high and summary["validation_images"] == 120
     learn = run.learner()
     loss, accuracy = learn.validate(dl=learn.dls.test_dl(digits / "testing", with_labels=True))
