@@ -3,13 +3,16 @@
     python benchmarks/time_to_accuracy.py [--seeds 30] [--json FILE] [--targets 99.0 99.5]
 
 A time is from the pixels in the device's memory to the last weight: schedule, augmentation, warm-up and capture of the
-CUDA graph are in it; decoding MNIST, making the network and validation are not. The first training of the process, in
-which libraries are loaded, is told apart. The test images report; the settings were chosen on held-out training images.
+CUDA graph are in it; decoding MNIST, making the network and validation are not. The first training of a process, in
+which libraries are loaded, is given apart. The test images report; settings were chosen on held-out training images.
 """
 import argparse
+import contextlib
+import io
 import json
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -28,30 +31,30 @@ from digitfast import (
     train_learner,
 )
 from digitfast.circumstances import circumstances
+from digitfast.settings import read_settings
 
 RECIPES = {  # accuracy in percent: network and training
     "99.0": {"arch": "digitnet", "epochs": 1, "bs": 256, "lr": 0.02},
-    "99.5": {"arch": "digitnet_deep", "epochs": 3, "bs": 256, "lr": 0.02, "augment": 0.4, "ema": 0.995},
-    "99.7": {"arch": "digitnet_deep", "epochs": 30, "bs": 128, "lr": 0.01, "augment": 1.0, "ema": 0.999},
+    "99.5": {"arch": "digitnet_deep", "epochs": 3, "bs": 256, "lr": 0.02, "augment": 0.4, "ema": 0.99},
+    "99.7": {"arch": "digitnet_wide", "epochs": 10, "bs": 256, "lr": 0.005, "augment": 0.7, "ema": 0.998},
 }
-PLAIN_SEEDS = 3  # trainings without the graph, to compare with
 
 
-class _NoValidation(Callback):
+class NoValidation(Callback):
+    "Leaves out the validation of every epoch."
+
     def before_validate(self):
         raise CancelValidException
 
 
 class _Stopwatch:
-    "Seconds of warm-up and capture, which happen inside a training."
+    "While the context lasts, the seconds that warm-up and capture take are measured."
 
-    def __init__(self, wait):
+    def __init__(self, wait: Callable[[], None]):
         self.wait, self.seconds = wait, 0.0
 
     def __enter__(self):
-        self.usual = cuda_graphs.begin
-        cuda_graphs.begin = self.timed
-        self.seconds = 0.0
+        self.usual, cuda_graphs.begin = cuda_graphs.begin, self.timed
         return self
 
     def __exit__(self, *_):
@@ -59,57 +62,77 @@ class _Stopwatch:
 
     def timed(self, *args):
         start = time.perf_counter()
-        done = self.usual(*args)
+        captured = self.usual(*args)
         self.wait()
         self.seconds += time.perf_counter() - start
-        return done
+        return captured
 
 
-def measure(target: str, seeds: int) -> dict:
-    "Train with seeds 1, 2, … by the recipe for `target`."
-    recipe = RECIPES[target]
+def measure(
+    recipe: dict,  # a value of `RECIPES`, or a named run's settings
+    source: str = "mnist",  # what `digits_path` takes
+    seeds: int = 30,  # trainings, with seeds 1, 2, …
+    plain: int = 1,  # as many of them once more without a CUDA graph
+    say: Callable[[dict], None] = lambda found: None,  # is given all results so far, after each training
+) -> dict:
+    "Train with seed 0, which loads libraries, then with each seed, and at last with plain steps."
     augment, ema = recipe.get("augment"), recipe.get("ema")
-    dls = digit_dls(digits_path(), bs=recipe["bs"], val_bs=2000,
-                    batch_tfms=[RandomAffine(augment)] if augment else None)
+    dls = digit_dls(digits_path(source), bs=recipe["bs"], batch_tfms=[RandomAffine(augment)] if augment else None)
     wait = torch.cuda.synchronize if dls.device.type == "cuda" else lambda: None
 
-    def train(seed):
+    def train(seed: int) -> dict:
         set_seed(seed)
         learn = digit_learner(dls, recipe["arch"], opt_func=FusedAdam)
         learn.model.to(dls.device)
-        cbs = [LabelSmoothing(), *([WeightAverage(ema)] if ema else []), _NoValidation()]
+        cbs = [LabelSmoothing(), *([WeightAverage(ema)] if ema else []), NoValidation()]
         wait()
         start = time.perf_counter()
-        with _Stopwatch(wait) as watch:
+        with _Stopwatch(wait) as watch, contextlib.redirect_stdout(io.StringIO()):
             train_learner(learn, recipe["epochs"], recipe["lr"], cbs=cbs)
         wait()
         seconds = time.perf_counter() - start
         with learn.no_bar():
             return {"seed": seed, "seconds": seconds, "warm_up_and_capture": watch.seconds,
                     "accuracy": learn.validate()[1]}
-    first = train(0)
-    runs = [train(seed) for seed in range(1, seeds + 1)]
-    captured = cuda_graphs.DEVICES
+
+    found = {"recipe": recipe, "training_images": len(dls.train_ds), "first_of_the_process": train(0), "runs": [],
+             "plain_steps": []}
+    for seed in range(1, seeds + 1):
+        found["runs"].append(train(seed))
+        say(found)
+    usual = cuda_graphs.DEVICES
     cuda_graphs.DEVICES = set()
     try:
-        plain = [train(seed) for seed in range(1, min(seeds, PLAIN_SEEDS) + 1)]
+        found["plain_steps"] += [train(seed) for seed in range(1, plain + 1)]
     finally:
-        cuda_graphs.DEVICES = captured
-    return {"target": float(target) / 100, "recipe": recipe, "first_training_of_the_process": first, "runs": runs,
-            "plain_steps": plain, "training_images": len(dls.train_ds)}
+        cuda_graphs.DEVICES = usual
+    say(found)
+    return found
 
 
-def summary(found: dict) -> str:
-    "One line of Markdown table."
-    runs = found["runs"]
-    accuracies = [100 * run["accuracy"] for run in runs]
-    deviation = statistics.stdev(accuracies) if len(runs) > 1 else 0.0
-    return (f"| {100 * found['target']:.1f} % | {found['recipe']['arch']}, {found['recipe']['epochs']} × "
-            f"{found['recipe']['bs']} | {statistics.mean(accuracies):.3f} ± {deviation:.3f} % | "
-            f"{statistics.mean(run['seconds'] for run in runs):.3f} s | "
-            f"{statistics.mean(run['seconds'] - run['warm_up_and_capture'] for run in runs):.3f} s | "
-            f"{statistics.mean(run['seconds'] for run in found['plain_steps']):.3f} s | "
-            f"{found['first_training_of_the_process']['seconds']:.2f} s | {len(runs)} |")
+def row(what: str, found: dict) -> str:
+    "A line of a Markdown table."
+    def mean(runs: list[dict], value: Callable[[dict], float]) -> str:
+        return f"{statistics.mean(map(value, runs)):.3f}" if runs else "–"
+    runs, recipe = found["runs"], found["recipe"]
+    deviation = statistics.stdev(100 * run["accuracy"] for run in runs) if len(runs) > 1 else 0.0
+    cells = (what, f"{recipe['arch']}, {recipe['epochs']} × {recipe['bs']}",
+             f"{mean(runs, lambda run: 100 * run['accuracy'])} ± {deviation:.3f} %",
+             mean(runs, lambda run: run["seconds"]),
+             mean(runs, lambda run: run["seconds"] - run["warm_up_and_capture"]),
+             mean(found["plain_steps"], lambda run: run["seconds"]),
+             f"{found['first_of_the_process']['seconds']:.2f}", str(len(runs)))
+    return f"| {' | '.join(cells)} |"
+
+
+HEAD = ("| target | network, epochs × batch | test accuracy | seconds | without warm-up and capture | plain steps | "
+        "first of the process | n |\n| --- | --- | -: | -: | -: | -: | -: | -: |")
+
+
+def named_recipe(name: str) -> dict:
+    "The settings of a named run that say how a network is trained."
+    from digitfast import train_run
+    return read_settings(train_run, name)
 
 
 def main() -> None:
@@ -118,14 +141,11 @@ def main() -> None:
     parser.add_argument("--targets", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    results = {"date": time.strftime("%Y-%m-%d"), "targets": []}
-    print("| target | network, epochs × batch | test accuracy | seconds | without warm-up and capture | plain steps | "
-          "first in the process | n |\n| --- | --- | --- | -: | -: | -: | -: | -: |", flush=True)
+    results = {"date": time.strftime("%Y-%m-%d"), "targets": {}, **circumstances(digit_dls(digits_path()).device)}
+    print(HEAD, flush=True)
     for target in args.targets:
-        found = measure(target, args.seeds)
-        results["targets"].append(found)
-        print(summary(found), flush=True)
-        results |= circumstances(torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu"))
+        results["targets"][target] = found = measure(RECIPES[target], seeds=args.seeds)
+        print(row(f"{target} %", found), flush=True)
         if args.json:
             args.json.write_text(json.dumps(results, indent=2) + "\n")
 

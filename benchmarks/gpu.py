@@ -1,0 +1,116 @@
+"""All that is timed on a GPU, in one process, each step with its own time limit: `benchmarks/gpu.sh` calls it.
+
+    python benchmarks/gpu.py OUT.json [--tiny]
+
+Results are written as they come. Steps: the named run best-gpu (other work may run beside it), the article's code
+against digitfast, the time to 99.0, 99.5 and 99.7 %, the profile of a step. `--tiny` tries it out on a CPU.
+"""
+import contextlib
+import io
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from fastai.torch_core import default_device
+
+from digitfast import digits_path, peers, train_run
+from digitfast.circumstances import circumstances
+
+sys.path.insert(0, str(Path(__file__).parent))
+from gpu_profile import step_profiles  # noqa: E402
+from time_to_accuracy import HEAD, RECIPES, measure, named_recipe, row  # noqa: E402
+
+EPOCHS_OF_SIMPLE = 5  # of the article's 500: an epoch takes as long as the next
+
+
+class _Results:
+    "A JSON file that is written again with each result."
+
+    def __init__(self, path: Path):
+        self.path, self.content, self.start = path, {"date": time.strftime("%Y-%m-%d")}, time.monotonic()
+        self.content |= circumstances(default_device())
+
+    def put(self, key: str, value) -> None:
+        self.content[key] = value
+        part = self.path.with_suffix(".part")
+        part.write_text(json.dumps(self.content, indent=2) + "\n")
+        part.replace(self.path)
+
+    @contextlib.contextmanager
+    def step(self, name: str, limit: int):
+        "While the context lasts, at most `limit` seconds pass; what goes wrong in it does not end the others."
+        def stop(*_):
+            raise TimeoutError(f"more than {limit} s")
+        signal.signal(signal.SIGALRM, stop)
+        signal.alarm(limit)
+        start = time.monotonic()
+        try:
+            yield
+        except Exception as e:
+            self.put(f"{name}: error", f"{type(e).__name__}: {e}")
+            print(f"{name}: {type(e).__name__}: {e}", flush=True)
+        finally:
+            signal.alarm(0)
+            print(f"{name}: {time.monotonic() - start:.1f} s, at {time.monotonic() - self.start:.1f} s", flush=True)
+
+
+def ours(arch: str, source: str, seed: int, **settings) -> dict:
+    "`train_run`, whole: preparation, training with validation and checkpoints, accuracy."
+    with TemporaryDirectory() as runs, contextlib.redirect_stdout(io.StringIO()):
+        run = train_run(source, arch, seed=seed, runs=runs, **settings)
+    return {**run.summary["seconds"], "accuracy": run.summary["accuracy"], "precision": run.summary["precision"]}
+
+
+def theirs(peer, folder: Path, seed: int = 1) -> dict:
+    with contextlib.redirect_stdout(io.StringIO()):
+        timing = peer(folder, seed)
+    return {"preparation": timing.setup, "training": timing.training, "accuracy": timing.accuracy}
+
+
+def compare(results: _Results, source: str, folder: Path) -> None:
+    "The article's code as it stands on this device, and digitfast. Training with validation after each epoch."
+    resnet = {"first_of_the_process": ours("resnet18", source, 1)}
+    results.put("resnet18, 1 epoch", resnet)
+    resnet["theirs"] = [theirs(peers.article_resnet18, folder)]
+    resnet["ours"] = [ours("resnet18", source, seed) for seed in (1, 2, 3)]
+    results.put("resnet18, 1 epoch", resnet)
+    peers.EPOCHS_OF_SIMPLE = EPOCHS_OF_SIMPLE
+    simple = {"first_of_the_process": ours("simple", source, 1, **peers.SIMPLE | {"epochs": 1}),
+              "theirs": [theirs(peers.article_simple, folder)]}
+    simple["ours"] = [ours("simple", source, seed, **peers.SIMPLE | {"epochs": EPOCHS_OF_SIMPLE}) for seed in (1, 2, 3)]
+    results.put(f"simple net, {EPOCHS_OF_SIMPLE} epochs of BasicOptim", simple)
+    for name, found in (("resnet18", resnet), ("simple net", simple)):
+        times = sorted(run["training"] for run in found["ours"])
+        print(f"{name}: {times[len(times) // 2] / found['theirs'][0]['training']:.4f} of {found['theirs'][0]}, {times}",
+              flush=True)
+
+
+def main() -> None:
+    out, tiny = Path(sys.argv[1]), "--tiny" in sys.argv
+    source, seeds = (sys.argv[3], 1) if tiny else ("mnist", 30)
+    folder, results = digits_path(source), _Results(out)
+    small = {"bs": 32, "epochs": 1} if tiny else {}
+    print(HEAD, flush=True)
+
+    def to_accuracy(name: str, recipe: dict, limit: int, seeds: int, plain: int) -> None:
+        found = {}
+        with results.step(name, limit):
+            found = measure({**recipe, **small}, source, seeds, plain, say=lambda found: results.put(name, found))
+        if found := results.content.get(name, found):
+            print(row(name, found), flush=True)
+
+    to_accuracy("best-gpu", named_recipe("best-gpu"), 150, min(seeds, 10), 0)
+    with results.step("comparisons", 100):
+        compare(results, source, folder)
+    to_accuracy("99.0 %", RECIPES["99.0"], 25, seeds, 3)
+    to_accuracy("99.5 %", RECIPES["99.5"], 60, seeds, 1)
+    with results.step("profile", 30):
+        results.put("profile", step_profiles(("digitnet",) if tiny else ("digitnet", "resnet18"), source))
+    to_accuracy("99.7 %", RECIPES["99.7"], 150, seeds, 0)
+
+
+if __name__ == "__main__":
+    main()
