@@ -1,16 +1,18 @@
 """All that is timed on a GPU, in one process, each step with its own time limit: `benchmarks/gpu.sh` calls it.
 
-    python benchmarks/gpu.py OUT.json [--tiny]
+    python benchmarks/gpu.py OUT.json [STEP...]
 
-Results are written as they come. Steps: the named run best-gpu (other work may run beside it), the article's code
-against digitfast, the time to 99.0, 99.5 and 99.7 %, the profile of a step. `--tiny` tries it out on a CPU.
+Results are written as they come. Steps, all unless some are named: comparisons (the article's code and digitfast),
+99.0, 99.5, profile (of a step), 99.7. TINY=FOLDER tries it out with the digits of a small folder.
 """
 import contextlib
 import io
 import json
+import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,8 +23,9 @@ from digitfast.circumstances import circumstances
 
 sys.path.insert(0, str(Path(__file__).parent))
 from gpu_profile import step_profiles  # noqa: E402
-from time_to_accuracy import HEAD, RECIPES, measure, named_recipe, row  # noqa: E402
+from time_to_accuracy import HEAD, RECIPES, measure, row  # noqa: E402
 
+STEPS = {"comparisons": 150, "99.0": 30, "99.5": 70, "profile": 60, "99.7": 250}  # seconds that each may take
 EPOCHS_OF_SIMPLE = 5  # of the article's 500: an epoch takes as long as the next
 
 
@@ -73,7 +76,6 @@ def theirs(peer, folder: Path, seed: int = 1) -> dict:
 def compare(results: _Results, source: str, folder: Path) -> None:
     "The article's code as it stands on this device, and digitfast. Training with validation after each epoch."
     resnet = {"first_of_the_process": ours("resnet18", source, 1)}
-    results.put("resnet18, 1 epoch", resnet)
     resnet["theirs"] = [theirs(peers.article_resnet18, folder)]
     resnet["ours"] = [ours("resnet18", source, seed) for seed in (1, 2, 3)]
     results.put("resnet18, 1 epoch", resnet)
@@ -89,27 +91,19 @@ def compare(results: _Results, source: str, folder: Path) -> None:
 
 
 def main() -> None:
-    out, tiny = Path(sys.argv[1]), "--tiny" in sys.argv
-    source, seeds = (sys.argv[3], 1) if tiny else ("mnist", 30)
+    out, tiny, steps = Path(sys.argv[1]), os.environ.get("TINY"), sys.argv[2:] or STEPS
+    source, seeds, small = (tiny, 1, {"bs": 32, "epochs": 1}) if tiny else ("mnist", 30, {})
     folder, results = digits_path(source), _Results(out)
-    small = {"bs": 32, "epochs": 1} if tiny else {}
-    print(HEAD, flush=True)
-
-    def to_accuracy(name: str, recipe: dict, limit: int, seeds: int, plain: int) -> None:
-        found = {}
-        with results.step(name, limit):
-            found = measure({**recipe, **small}, source, seeds, plain, say=lambda found: results.put(name, found))
-        if found := results.content.get(name, found):
-            print(row(name, found), flush=True)
-
-    to_accuracy("best-gpu", named_recipe("best-gpu"), 150, min(seeds, 10), 0)
-    with results.step("comparisons", 100):
-        compare(results, source, folder)
-    to_accuracy("99.0 %", RECIPES["99.0"], 25, seeds, 3)
-    to_accuracy("99.5 %", RECIPES["99.5"], 60, seeds, 1)
-    with results.step("profile", 30):
-        results.put("profile", step_profiles(("digitnet",) if tiny else ("digitnet", "resnet18"), source))
-    to_accuracy("99.7 %", RECIPES["99.7"], 150, seeds, 0)
+    for name in steps:
+        with results.step(name, STEPS[name]):
+            if name == "comparisons":
+                compare(results, source, folder)
+            elif name == "profile":
+                results.put(name, step_profiles(("digitnet",) if tiny else ("digitnet", "resnet18"), source))
+            else:
+                say = partial(results.put, f"{name} %")
+                found = measure({**RECIPES[name], **small}, source, 10 if name == "99.7" else seeds, 1, say)
+                print(f"{HEAD}\n{row(f'{name} %', found)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# All that is proved and measured on a GPU, in one go of some seven minutes:  benchmarks/gpu.sh OUT
+# All that is proved and measured on a GPU, in one go of some ten minutes:  benchmarks/gpu.sh OUT [STEP...]
 #
-# OUT gets gpu.json (see benchmarks/gpu.py), checks.tsv (each check, its exit code and seconds) and a log of each.
+# OUT gets gpu.json (of these steps, or all; see benchmarks/gpu.py), checks.tsv (each check, its exit code and seconds) and a log of each.
 # WHEELS=FOLDER installs the wheels in it first, digitfast's own among them, for a machine without a package index.
 # TINY=FOLDER tries it all out on a CPU, with the digits of a small folder.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=$(mkdir -p "$1" && cd "$1" && pwd)
+shift
 python=${PYTHON:-python3}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export PYTHONUNBUFFERED=1 PYTHONWARNINGS=ignore
+export OMP_NUM_THREADS=2  # many processes at a time: threads that wait for each other would take all cores
 said() { printf '== %s (%s s)\n' "$1" "$SECONDS"; }
 
 check() {  # NAME LIMIT COMMAND...: its output goes to a log, its exit code and seconds to checks.tsv
@@ -43,7 +45,7 @@ for file in $(grep -l "mark.gpu" tests/test_*.py); do
 done
 check data 120 $digitfast data "$source" || exit 1
 
-said "commands, beside best-gpu"
+said "commands"
 image=$("$python" -c "from digitfast import digits_path; print(next((digits_path('$source') / 'testing/7').iterdir()))")
 runs="$work/runs"
 fit="$digitfast fit --source $source --runs $runs $small"
@@ -59,7 +61,10 @@ fit="$digitfast fit --source $source --runs $runs $small"
 (check fit_killed 90 timeout -s KILL 45 $fit --run digitnet-deep --epochs 400 --name killed
  check resumed 70 timeout -s INT 40 $digitfast fit --resume "$runs/killed"
  grep -h "going on" "$out/resumed.log") &
-timeout 420 "$python" benchmarks/gpu.py "$out/gpu.json" ${TINY:+--tiny "$TINY"} 2>&1 | tee "$out/gpu.log"
 wait
+
+said "measurements, with nothing beside them"
+unset OMP_NUM_THREADS
+"$python" benchmarks/gpu.py "$out/gpu.json" "$@" 2>&1 | tee "$out/gpu.log"
 said "checks: name, exit code, seconds"
 cat "$out/checks.tsv"

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from digitfast.errors import BadSetting
 from digitfast.lean import LeanLearner, lean
 from digitfast.losses import NLLLossFlat, PlainCrossEntropyLoss
-from digitfast.models import article_net, digit_net, digit_net_deep, digit_net_wide, simple_net
+from digitfast.models import article_net, digit_net, digit_net_deep, simple_net
 from digitfast.networks import find_architecture
 from digitfast.registry import ARCHITECTURES, resolve
 
@@ -56,17 +56,6 @@ def digitnet_deep_learner(
 
 
 @delegates(Learner.__init__, but=["model", "loss_func", "metrics"])
-def digitnet_wide_learner(
-    dls: DataLoaders,  # from `digit_dls`, with `RandomAffine` among its `batch_tfms`
-    **kwargs,  # of fastai's `Learner`: opt_func, lr, wd, cbs, path, ...
-) -> Learner:
-    "A `Learner` of a wide convolutional net for GPUs with cross-entropy and accuracy."
-    channels, size, _ = _image_shape(dls)
-    net = digit_net_wide(channels, dls.c, size)
-    return LeanLearner(dls, net, loss_func=PlainCrossEntropyLoss(), metrics=accuracy, **kwargs)
-
-
-@delegates(Learner.__init__, but=["model", "loss_func", "metrics"])
 def article_learner(
     dls: DataLoaders,  # from `digit_dls`; the article's batch size is bs=128
     opt_func: Callable = ARTICLE_SGD,  # optimiser
@@ -86,9 +75,8 @@ def digit_learner(
 ) -> Learner:
     """A `Learner` of an untrained network of architecture `arch`, with cross-entropy and accuracy.
 
-    "digitnet", "digitnet_deep", "digitnet_wide", "simple" and "article" are those of the `Learner` factories here;
-    everything else goes through fastai's `vision_learner`, with as many input channels as the images have (one) and
-    one output a class.
+    "digitnet", "digitnet_deep", "simple" and "article" are those of the `Learner` factories here; everything else goes
+    through fastai's `vision_learner`, with as many input channels as the images have (one) and one output a class.
 
     Raises: `UnknownName` for an unknown architecture, `BadSetting` for one that cannot take images of this size.
     """

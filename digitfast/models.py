@@ -80,25 +80,6 @@ def digit_net_deep(
         nn.Flatten(), nn.Linear(64 * ((size - 9) // 4)**2, n_out))
 
 
-def digit_net_wide(
-    n_in: int = 1,  # channels of an image
-    n_out: int = 10,  # classes
-    size: int = 28,  # side of the images, in pixels, 21 or more
-) -> nn.Sequential:
-    """Five convolutions of 5×5, wider from one to the next (1,128,170 weights for MNIST), for GPUs. It gives logits.
-
-    Source: network M5 of An et al., "An Ensemble of Simple Convolutional Neural Network Models for MNIST Digit
-    Recognition" (2020).
-    Shapes: `[batch, n_in, size, size]` floats in 0..1 to `[batch, n_out]`. Raises: `BadSetting` for a smaller size.
-    """
-    if size < 21:
-        raise BadSetting(f"size={size}: digitnet_wide takes images of 21×21 pixels or more, such as size=28")
-    channels = (n_in, 32, 64, 96, 128, 160)
-    return nn.Sequential(
-        *(layer for a, b in zip(channels[:-1], channels[1:], strict=True) for layer in _block(a, b, kernel_size=5)),
-        nn.Flatten(), nn.Linear(160 * (size - 20)**2, n_out))
-
-
 def _block(channels_in: int, channels: int, **kwargs) -> list[nn.Module]:
     "A convolution with batch norm and ReLU."
     return [nn.Conv2d(channels_in, channels, bias=False, **kwargs), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]

@@ -8,14 +8,13 @@ import torch
 from torch import nn
 
 from digitfast.errors import BadData, DigitError
-from digitfast.models import article_net, digit_net, digit_net_deep, digit_net_wide, simple_net
+from digitfast.models import article_net, digit_net, digit_net_deep, simple_net
 from digitfast.registry import ARCHITECTURES, resolve, unknown
 
 #: What is written here: architecture → a network for images of that size.
 _OURS: dict[str, Callable[[int, int], nn.Module]] = {
     "digitnet": lambda n_out, size: digit_net(1, n_out, size),
     "digitnet_deep": lambda n_out, size: digit_net_deep(1, n_out, size),
-    "digitnet_wide": lambda n_out, size: digit_net_wide(1, n_out, size),
     "simple": lambda n_out, size: simple_net(size * size, n_out),
     "article": lambda n_out, size: article_net(size * size, n_out),
 }

@@ -17,7 +17,6 @@ _XRESNET = ("xresnet18", "xresnet34", "xresnet50", "xresnet101", "xresnet152")
 ARCHITECTURES: dict[str, str] = {
     "digitnet": "digitfast.learners:digitnet_learner",
     "digitnet_deep": "digitfast.learners:digitnet_deep_learner",
-    "digitnet_wide": "digitfast.learners:digitnet_wide_learner",
     "simple": "digitfast.learners:simple_learner",
     "article": "digitfast.learners:article_learner",
     **{name: f"torchvision.models:{name}" for name in _TORCHVISION},

@@ -53,7 +53,7 @@ def test_article_learner_steps_like_torch(dls):
         assert torch.allclose(p, q, atol=1e-7)
 
 
-@pytest.mark.parametrize("arch", ["digitnet", "digitnet_wide", "simple", "article", "resnet18", "xresnet18",
+@pytest.mark.parametrize("arch", ["digitnet", "simple", "article", "resnet18", "xresnet18",
                                   "squeezenet1_1", "mobilenet_v3_small", "xse_resnet18", "resnet10t", resnet18],
                          ids=lambda arch: arch if isinstance(arch, str) else arch.__name__)
 def test_architectures_by_name(dls, arch):

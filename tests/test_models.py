@@ -6,7 +6,7 @@ from torch import nn
 
 from digitfast import BadSetting
 from digitfast.losses import NLLLossFlat, PlainCrossEntropyLoss
-from digitfast.models import article_net, digit_net, digit_net_deep, digit_net_wide, simple_net
+from digitfast.models import article_net, digit_net, digit_net_deep, simple_net
 
 
 def shapes(net):
@@ -39,15 +39,6 @@ def test_digit_net_deep():
         assert digit_net_deep(3, 2, size)(torch.rand(4, 3, size, size)).shape == (4, 2)
     with pytest.raises(BadSetting, match="size=12.*13×13"):
         digit_net_deep(size=12)
-
-
-def test_digit_net_wide():
-    net = digit_net_wide()
-    assert sum(p.numel() for p in net.parameters()) == 1_128_170
-    for size in (21, 28, 30):
-        assert digit_net_wide(3, 2, size)(torch.rand(4, 3, size, size)).shape == (4, 2)
-    with pytest.raises(BadSetting, match="size=20.*21×21"):
-        digit_net_wide(size=20)
 
 
 def test_nll_of_log_softmax_is_cross_entropy():

@@ -147,8 +147,9 @@ def test_precisions_on_a_gpu(digits, arch, precision):
     learn = digit_learner(digit_dls(digits, bs=32, batch_tfms=RandomAffine()), arch)
     seen = {}
     layer = next(module for module in learn.model.modules() if isinstance(module, torch.nn.Conv2d))
-    layer.register_forward_hook(lambda layer, x, out: seen.setdefault(layer.training, out.dtype))
+    hook = layer.register_forward_hook(lambda layer, x, out: seen.update({layer.training: out.dtype}))
     train_learner(learn, 3, 0.01, precision=precision, cbs=[WeightAverage(0.9), LabelSmoothing()])
+    hook.remove()
     assert all(p.dtype == torch.float32 and p.device.type == "cuda" for p in learn.model.parameters())
     assert learn.recorder.values[-1][0] < learn.recorder.values[0][0] and "forward" not in vars(learn.model)
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
