@@ -22,13 +22,13 @@ from fastai.torch_core import get_model
 
 WARM_UP = 3  # plain steps before one is captured: libraries choose algorithms and allocate workspaces in them
 SETTLE_EVERY = 0.5  # seconds between two looks at the losses, for progress bars
-DEVICES = {"cuda"}
+DEVICES = {"cuda"}  # where steps are captured; none once it is cleared
 INSIDE, BESIDE = "inside the graph", "beside the graph"
 #: Where fastai's callbacks get the events of a captured batch. Classes of digitfast's have an attribute `cuda_graph`.
 _FASTAI = {CastToTensor: INSIDE, TrainEvalCallback: BESIDE, ParamScheduler: BESIDE, GradientClip: BESIDE,
            ProgressCallback: BESIDE, Recorder: None}  # the recorder gets the losses later
 _TRANSFORMS = {IntToFloatTensor, Normalize}  # fastai's, that are kernels alone; of digitfast's: attribute `cuda_graph`
-_PACKAGES = {"torch", "torchvision", "fastai", "timm", "digitfast"}  # whose networks and losses are kernels alone
+_PACKAGES = {"torch", "torchvision", "fastai", "digitfast"}  # whose networks and losses are kernels alone
 _BATCH_EVENTS = [name for name in vars(event) if name.endswith(("_batch", "_pred", "_loss", "_backward", "_step"))]
 
 
@@ -105,7 +105,12 @@ class CapturedStep:
         self.place = torch.zeros(1, dtype=torch.int64, device=device)  # number of the step
         self.first = self.done = self.settled = 0
         self.gradients = []
-        self.replay = record(self._step)
+        try:
+            self.replay = record(self._step, device)
+        except RuntimeError as e:
+            e.add_note("a training step could not be captured as a CUDA graph; for plain steps: "
+                       "digitfast.cuda_graphs.DEVICES.clear()")
+            raise
 
     def fits(self) -> bool:
         "Whether the graph is still the step of `learn`."
@@ -175,10 +180,11 @@ class CapturedStep:
 
 def record(
     step: Callable[[], None],  # kernels alone
+    device: torch.device,  # the GPU that they run on
 ) -> Callable[[], None]:
     "Capture `step` without running it; the result launches its kernels again."
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.device(device), torch.cuda.graph(graph):
         step()
     return graph.replay
 

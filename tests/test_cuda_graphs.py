@@ -36,8 +36,8 @@ def replays(monkeypatch):
     "How many steps have been replayed. On a CPU a graph is stood in for by the step itself."
     count, record = [], cuda_graphs.record
 
-    def counted(step):
-        replay = step if "cpu" in cuda_graphs.DEVICES else record(step)
+    def counted(step, device):
+        replay = step if device.type == "cpu" else record(step, device)
         return lambda: (count.append(1), replay())
     monkeypatch.setattr(cuda_graphs, "record", counted)
     monkeypatch.setattr(cuda_graphs, "DEVICES", {"cpu", "cuda"})
@@ -163,6 +163,19 @@ def test_a_last_batch_that_is_smaller(digits, replays, monkeypatch):
         weights.append(learn.model[1].weight.clone())
         assert len(learn.recorder.losses) == 20
     assert torch.equal(*weights) and len(replays) == 18 - cuda_graphs.WARM_UP
+
+
+def test_a_step_that_cannot_be_captured_says_what_to_do(digits, replays, monkeypatch):
+    def fails(step, device):
+        raise RuntimeError("operation not permitted when stream is capturing")
+    monkeypatch.setattr(cuda_graphs, "record", fails)
+    learn = digit_learner(digit_dls(digits, bs=32, device="cpu"), "simple")
+    with learn.no_bar(), learn.no_logging(), pytest.raises(RuntimeError, match="not permitted") as caught:
+        learn.fit(1)
+    assert "DEVICES.clear()" in caught.value.__notes__[0]
+    cuda_graphs.DEVICES.clear()
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1)
 
 
 def test_an_error_leaves_the_losses_up_to_it(digits, replays, monkeypatch):
