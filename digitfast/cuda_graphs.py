@@ -47,8 +47,8 @@ def can_capture(
     """
     dl, model = learn.dl, learn.model
     return (
-        getattr(dl, "device", None) is not None and dl.device.type in DEVICES
-        and "index_batches" in vars(type(dl)) and len(dl) > WARM_UP + 1
+        "index_batches" in vars(type(dl)) and len(dl) > WARM_UP + 1
+        and dl.device is not None and torch.device(dl.device).type in DEVICES
         and get_model(model) is model and next(model.parameters()).device == dl.device
         and not {"one_batch", "_do_one_batch", "_do_grad_opt", "_backward"} & set(vars(learn))
         and all(type(tfm) in _TRANSFORMS or _own_mark(tfm) for tfm in dl.after_batch.fs)
@@ -103,7 +103,7 @@ class CapturedStep:
         self.order = torch.zeros(self.steps, learn.dl.bs, dtype=torch.int64, device=device)  # of the images in a pass
         self.losses = torch.zeros(self.steps, device=device)
         self.place = torch.zeros(1, dtype=torch.int64, device=device)  # number of the step
-        self.first = self.done = self.settled = 0
+        self.done = self.settled = 0  # steps of the pass; those whose losses the recorder has
         self.gradients = []
         try:
             self.replay = record(self._step, device)
