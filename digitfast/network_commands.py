@@ -31,7 +31,7 @@ def evaluate(
         return
     from digitfast.runs import test_folder
     from digitfast.test_sets import evaluate_pictures
-    folder = test_folder(source or predictor.source)
+    folder = test_folder(source or predictor.source, fetch=source is not None)
     evidence = evaluate_pictures(predictor, folder, predictor.form != "mnist" or source in (None, predictor.source))
     low, high = evidence.interval
     print(f"accuracy {evidence.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), loss {evidence.loss:.4f}, "
@@ -133,7 +133,7 @@ def export(
         from digitfast.runs import test_folder
         from digitfast.test_sets import evaluate_pictures
         for name, predictor in (("float32", find_run(run, runs).predictor()), ("int8", open_predictor(file))):
-            evidence = evaluate_pictures(predictor, test_folder(predictor.source), as_is=True)
+            evidence = evaluate_pictures(predictor, test_folder(predictor.source, fetch=False), as_is=True)
             print(f"{name:8} accuracy {evidence.accuracy:.2%} on {evidence.n:,} test images")
 
 

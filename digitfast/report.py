@@ -62,7 +62,7 @@ def gather_evidence(
     start = time.perf_counter()
     settings = run.summary["settings"]
     kept = {key: settings[key] for key in ("bs", "holdout", "seed", "size")}
-    path = digits_path(settings["source"])
+    path = digits_path(settings["source"], fetch=False)
     dls = digit_dls(path, **kept, resident=True)
     small = dls if kept["size"] == SIDE else digit_dls(path, **{**kept, "size": SIDE}, resident=True)
     read = time.perf_counter()

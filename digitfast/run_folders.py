@@ -204,7 +204,7 @@ def _training_images(predictor: Predictor, n: int) -> np.ndarray:
     "At most `n` of the images that a network was trained on, drawn at random, as it takes them."
     from digitfast.loaders import find_splits  # so that a folder can be read without fastai
     from digitfast.sources import digits_path
-    path = digits_path(predictor.source)
+    path = digits_path(predictor.source, fetch=False)
     files = sorted((path / find_splits(path, need_valid=False)[0]).glob("*/*"))
     chosen = np.random.default_rng(0).permutation(len(files))[:n]
     return np.stack([np.asarray(fit_square(read_grey(files[i]), predictor.size)) for i in chosen])

@@ -115,9 +115,11 @@ def train_run(
         try:
             with _kept_from_others(folder):
                 done_once(partial(write_settings, folder / FILE, folder.name, settings))
-                return _train(folder, settings, learn, cbs, start)
+                run = _train(folder, settings, learn, cbs, start)
+            done_once(partial(_without_checkpoints, folder))
+            return run
         except BaseException:
-            if is_first() and not is_unfinished(folder):
+            if is_first() and not is_unfinished(folder) and not (folder / SUMMARY).exists():
                 shutil.rmtree(folder, ignore_errors=True)
             raise
 
@@ -137,8 +139,10 @@ def resume_run(
         folder = done_once(partial(unfinished_folder, run, runs))
         with _kept_from_others(folder):
             settings = {**done_once(partial(read_settings, train_run, path=folder / FILE)), "name": folder.name}
-            learn, cbs, settings = done_by_each(partial(_prepare, settings))
-            return _train(folder, settings, learn, cbs, start)
+            learn, cbs, settings = done_by_each(partial(_prepare, settings, fetch=False))
+            run = _train(folder, settings, learn, cbs, start)
+        done_once(partial(_without_checkpoints, folder))
+        return run
 
 
 @contextmanager
@@ -149,7 +153,7 @@ def _kept_from_others(folder: Path) -> Iterator[None]:
         yield
 
 
-def _prepare(settings: dict[str, Any]) -> tuple[Learner, list, dict[str, Any]]:
+def _prepare(settings: dict[str, Any], fetch: bool = True) -> tuple[Learner, list, dict[str, Any]]:
     "A `Learner` and the callbacks of its training by the settings of `train_run`, which get an absolute source."
     given = SimpleNamespace(**settings)
     check_recipe(given.epochs, given.lr, given.schedule, given.precision)
@@ -162,7 +166,7 @@ def _prepare(settings: dict[str, Any]) -> tuple[Learner, list, dict[str, Any]]:
                   *([RandomPen(given.pen)] if given.pen else [])]
     cbs = [History(HISTORY), *([LabelSmoothing(given.label_smoothing)] if given.label_smoothing else []),
            *([WeightAverage(given.ema)] if given.ema else [])]
-    path = digits_path(given.source)
+    path = digits_path(given.source, fetch)
     if path == Path(given.source).expanduser().absolute():
         settings = {**settings, "source": str(path)}  # so that the run can be repeated from another folder
     set_seed(given.seed)
@@ -213,15 +217,20 @@ def _written(folder: Path, summary: dict[str, Any], learn: Learner, start: float
     summary["seconds"]["total"] = round(time.perf_counter() - start, 2)
     with whole_file(folder / SUMMARY) as part:
         part.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    shutil.rmtree(folder / CHECKPOINTS)
     return Run(folder, summary, sha256(pickled.read_bytes()).hexdigest())
+
+
+def _without_checkpoints(folder: Path) -> None:
+    "Remove the checkpoints of a finished run, once nobody holds their lock. What cannot be removed stays."
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
 def test_folder(
     source: str,  # what `digits_path` takes, or a folder of class folders
+    fetch: bool = True,  # as for `digits_path`
 ) -> Path:
     "The folder of test images of `source`: its test split, or itself where it has no splits."
-    path = digits_path(source)
+    path = digits_path(source, fetch)
     try:
         return path / find_splits(path)[1]
     except BadData:

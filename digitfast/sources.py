@@ -38,13 +38,15 @@ SILENCE = 10  # seconds without an answer after which a server counts as out of 
 
 def digits_path(
     source: str | Path = "mnist",  # "mnist", a fastai name (`MNIST_SAMPLE`), a URL of an archive, or a folder
+    fetch: bool = True,  # whether to fetch what is not on the disk; False for a source that only a file names
 ) -> Path:  # the folder that holds the splits, for example `training/` and `testing/`
     """A folder of digit images, fetched and unpacked first where need be.
 
     "mnist" takes `mnist_png` in fastai's data folder if all 70,000 images are in it, and otherwise unpacks the copy
     that comes with digitfast; it needs no network. URLs may start with http://, https:// or file://.
 
-    Raises: `DataNotFound` if there is no such source or it cannot be fetched, `BadData` if its archive is damaged.
+    Raises: `DataNotFound` if there is no such source or it cannot be fetched, `BadData` if its archive is damaged or
+    would write outside its folder.
     """
     name = str(source)
     if name == "mnist":
@@ -52,13 +54,14 @@ def digits_path(
     url = getattr(URLs, name, None) if name.isupper() else None
     if isinstance(url, str) and url.startswith("http"):
         folder = _stem(url).removesuffix(".tar")
-        return _unpack_once(lambda: url, folder, _is_whole_mnist if folder == MNIST_FOLDER else Path.is_dir)
+        return _unpack_once(lambda: _asked_for(url, name, fetch), folder,
+                            _is_whole_mnist if folder == MNIST_FOLDER else Path.is_dir)
     if "://" in name:
         try:
             urlparse(name)
         except ValueError as e:
             raise DataNotFound(f"{name!r} is no URL ({e})") from e
-        return _unpack_once(lambda: name, _folder_of_url(name), Path.is_dir)
+        return _unpack_once(lambda: _asked_for(name, name, fetch), _folder_of_url(name), Path.is_dir)
     path = Path(source).expanduser().absolute()
     if path.is_dir():
         return path
@@ -66,6 +69,14 @@ def digits_path(
     raise DataNotFound(
         f"{name!r} {what}. Allowed: 'mnist', a fastai name such as MNIST_SAMPLE or MNIST_TINY, "
         "an archive's URL (http://, https://, file://), or a folder")
+
+
+def _asked_for(url: str, name: str, fetch: bool) -> str:
+    "`url`, if a person has asked for it. Raises: `DataNotFound`."
+    if not fetch:
+        raise DataNotFound(f"a file names {name!r} as the source of its digits, and what a file names is not fetched. "
+                           f"If you trust it, fetch it first: digitfast data {name}")
+    return url
 
 
 def class_counts(
@@ -149,7 +160,7 @@ def _untar(url: str, staging: Path) -> Path:
     try:
         if url.startswith("http"):
             urlopen(url, timeout=SILENCE).close()  # untar_data itself would wait for ever for a silent server
-        with _quiet(url), _scratch(staging):
+        with _quiet(url), _scratch(staging), _only_inside():
             return untar_data(url, base=staging)  # `data=` would be remembered by fastai for later calls
     except (shutil.ReadError, tarfile.TarError, EOFError, zlib.error, LZMAError) as e:
         raise BadData(f"{url} cannot be unpacked ({e}); allowed are .tgz, .tar.gz, .tar.xz, .tar and .zip") from e
@@ -168,6 +179,17 @@ def _scratch(folder: Path) -> Iterator[None]:
         yield
     finally:
         tempfile.tempdir = before
+
+
+@contextlib.contextmanager
+def _only_inside() -> Iterator[None]:
+    "Have no member of a tar written outside its folder, nor a link or device there; Python 3.14 does so by itself."
+    usual = vars(tarfile.TarFile)["extraction_filter"]
+    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
+    try:
+        yield
+    finally:
+        tarfile.TarFile.extraction_filter = usual
 
 
 @contextlib.contextmanager

@@ -219,3 +219,46 @@ def test_an_onnx_without_a_header_or_with_anothers(run_cli, tmp_path):
         write_with_checksum(tmp_path / "x.onnx", in_onnx([node], **props), SEAL)
         code, out, err = run_cli("predict", "x.onnx", "one.png")
         assert code == 1 and message in err and err.count("\n") == 1
+
+
+def test_a_source_that_a_model_file_or_a_run_names_is_not_fetched(digits, run_cli, tmp_path):
+    import json
+    import shutil
+    import threading
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+    from digitfast import train_run
+    from digitfast.predictor import PACKED
+    from digitfast.run_folders import MODEL, SUMMARY
+    from digitfast.sealed import read_sealed, write_sealed
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *args): pass
+    run = train_run(str(digits), "simple", bs=32, runs=str(tmp_path / "runs"), name="mine").path
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/x.tgz"
+        for file in (PACKED, run / MODEL):
+            weights, header = read_sealed(file)
+            header["facts"]["settings"]["source"] = url
+            write_sealed(tmp_path / file.name, weights, header)
+        summary = json.loads((run / SUMMARY).read_text())
+        summary["settings"]["source"] = url
+        (run / SUMMARY).write_text(json.dumps(summary))
+        shutil.copyfile(tmp_path / MODEL, run / MODEL)
+        unfinished = tmp_path / "runs/half"
+        (unfinished / "checkpoints").mkdir(parents=True)
+        (unfinished / "checkpoints/000001-000000.safetensors").write_bytes(b"x")
+        (unfinished / "settings.ini").write_text((run / "settings.ini").read_text().replace(str(digits), url)
+                                                 .replace("[mine]", "[half]"))
+        for args in (("evaluate", tmp_path / PACKED.name), ("evaluate", run), ("report", run),
+                     ("export", run, "--to", tmp_path / "x.onnx"), ("fit", "--resume", unfinished)):
+            code, _, err = run_cli(*args)
+            assert code == 1 and f"a file names '{url}'" in err and "digitfast data" in err, (args, err)
+        server.shutdown()
+    assert not asked

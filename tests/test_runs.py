@@ -220,3 +220,30 @@ def test_non_digits_want_digits(quick):
     with pytest.raises(BadSetting, match="ten digits"):
         train_run(**quick, non_digits=0.2, size=20)
     assert not list(Path("runs").glob("*"))
+
+
+@pytest.mark.parametrize("error", [OSError("Directory not empty"), KeyboardInterrupt()], ids=["OSError", "Ctrl-C"])
+@pytest.mark.parametrize("at", ["_without_checkpoints", "Run"])
+def test_nothing_that_was_finished_is_removed(quick, tmp_path, monkeypatch, error, at):
+    "Whatever goes wrong once the summary is there."
+    from digitfast import runs
+
+    def fails(*args):
+        raise error
+    monkeypatch.setattr(runs, at, fails)
+    with pytest.raises(type(error)):
+        train_run(**quick)
+    monkeypatch.undo()
+    assert find_run(tmp_path / "runs/simple").summary["accuracy"] > 0
+
+
+def test_checkpoints_that_cannot_be_removed_do_not_fail_the_run(quick, monkeypatch):
+    import os
+    rmdir = os.rmdir
+
+    def full(path, *args, **kwargs):
+        if str(path).endswith("checkpoints"):
+            raise OSError(39, "Directory not empty", str(path))
+        rmdir(path, *args, **kwargs)
+    monkeypatch.setattr(os, "rmdir", full)
+    assert train_run(**quick).summary["accuracy"] > 0

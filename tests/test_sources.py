@@ -1,13 +1,16 @@
 import hashlib
 import http.server
+import io
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import threading
 import time
+import zipfile
 from functools import partial
 from pathlib import Path
 
@@ -176,3 +179,56 @@ def test_config_of_fastai_is_left_alone(home, archive):
     before = fastai_path("data"), fastai_path("archive")
     digits_path(archive.as_uri())
     assert (fastai_path("data"), fastai_path("archive")) == before
+
+
+def member(name, kind=tarfile.REGTYPE, target=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    info.size = 5 if kind == tarfile.REGTYPE else 0
+    return info
+
+
+@pytest.mark.parametrize("make", [
+    lambda victim: [member(f"{victim}/absolute")],
+    lambda victim: [member("../" * 20 + f"{victim}/above".lstrip("/"))],
+    lambda victim: [member("x/out", tarfile.SYMTYPE, str(victim)), member("x/out/through")],
+    lambda victim: [member("x/up", tarfile.SYMTYPE, "../" * 20 + str(victim).lstrip("/")), member("x/up/through")],
+    lambda victim: [member("x/hard", tarfile.LNKTYPE, f"{victim}/there"), member("x/hard")],
+    lambda victim: [member("x/device", tarfile.CHRTYPE)], lambda victim: [member("x/pipe", tarfile.FIFOTYPE)]],
+    ids=["absolute", "above", "symlink", "symlink above", "hard link", "device", "pipe"])
+def test_no_member_of_a_tar_is_written_outside(home, tmp_path, make):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "there").write_text("mine")
+    members = make(victim)
+    with tarfile.open(tmp_path / "x.tgz", "w:gz") as tar:
+        for info in [member("x/testing/0/a.png"), *members]:
+            tar.addfile(info, io.BytesIO(b"owned") if info.size else None)
+    if members[0].name.startswith("/"):  # is unpacked inside, without the slash
+        assert not any(f.is_symlink() for f in digits_path((tmp_path / "x.tgz").as_uri()).rglob("*"))
+    else:
+        with pytest.raises(BadData, match="x.tgz cannot be unpacked"):
+            digits_path((tmp_path / "x.tgz").as_uri())
+        assert not [f for f in (home / "data").iterdir() if not f.name.startswith(".digitfast")]
+    assert [(f.name, f.read_text()) for f in victim.iterdir()] == [("there", "mine")]
+    assert tarfile.TarFile.extraction_filter is None
+
+
+@pytest.mark.parametrize("name", ["/{victim}/absolute", "{up}{victim}/above"])
+def test_no_member_of_a_zip_is_written_outside(home, tmp_path, name):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as file:
+        file.writestr("x/testing/0/a.png", b"a")
+        file.writestr(name.format(victim=str(victim).lstrip("/"), up="../" * 20), b"owned")
+    digits_path((tmp_path / "x.zip").as_uri())
+    assert not list(victim.iterdir())
+
+
+def test_what_only_a_file_names_is_not_fetched(home, server):
+    url, asked = server
+    for source in (f"{url}/mine.tar.gz", "MNIST_TINY"):
+        with pytest.raises(DataNotFound, match=f"a file names '{source}'.*digitfast data {source}"):
+            digits_path(source, fetch=False)
+    assert not asked
+    assert digits_path(f"{url}/mine.tar.gz") == digits_path(f"{url}/mine.tar.gz", fetch=False)  # it is there now
