@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # All that is proved and measured on a GPU, in one go of some ten minutes:  benchmarks/gpu.sh OUT [STEP...]
 #
-# OUT gets gpu.json (of these steps, or all; see benchmarks/gpu.py), checks.tsv (each check, its exit code and seconds) and a log of each.
+# OUT gets gpu.json (of these steps, or all; see benchmarks/gpu.py), checks.tsv (each check, its exit
+# code and seconds) and a log of each.
 # WHEELS=FOLDER installs the wheels in it first, digitfast's own among them, for a machine without a package index.
 # TINY=FOLDER tries it all out on a CPU, with the digits of a small folder.
 set -uo pipefail

@@ -80,8 +80,11 @@ def fit(
     given = {key: value for key, value in locals().items()
              if key not in ("run", "settings", "resume") and value is not None}
     from digitfast.runs import resume_run, train_run
+    from digitfast.sources import digits_path
     if resume is None:
         kwargs = read_settings(train_run, run, settings) if run or settings else {}
+        if "source" in kwargs and source is None:
+            digits_path(kwargs["source"], fetch=False)  # what only a file names is not fetched
         done = train_run(**{**({"name": run} if run else {}), **kwargs, **given})
     elif others := [key for key in (*given, *(["run"] if run else []), *(["settings"] if settings else []))
                     if key != "runs"]:

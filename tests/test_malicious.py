@@ -257,7 +257,8 @@ def test_a_source_that_a_model_file_or_a_run_names_is_not_fetched(digits, run_cl
         (unfinished / "settings.ini").write_text((run / "settings.ini").read_text().replace(str(digits), url)
                                                  .replace("[mine]", "[half]"))
         for args in (("evaluate", tmp_path / PACKED.name), ("evaluate", run), ("report", run),
-                     ("export", run, "--to", tmp_path / "x.onnx"), ("fit", "--resume", unfinished)):
+                     ("export", run, "--to", tmp_path / "x.onnx"), ("fit", "--resume", unfinished),
+                     ("fit", "--settings", unfinished / "settings.ini")):
             code, _, err = run_cli(*args)
             assert code == 1 and f"a file names '{url}'" in err and "digitfast data" in err, (args, err)
         server.shutdown()
