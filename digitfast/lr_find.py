@@ -41,7 +41,8 @@ def find_lr(
         figure = plt.gcf()
         for i, (name, rate) in enumerate(found._asdict().items()):  # two may be at nearly the same rate
             figure.axes[0].axvline(rate, linestyle=":", linewidth=1, color="grey")
-            figure.axes[0].annotate(name, (rate, 0.98 - 0.2 * i), xycoords=("data", "axes fraction"), rotation=90, va="top")
+            figure.axes[0].annotate(name, (rate, 0.98 - 0.2 * i), xycoords=("data", "axes fraction"), rotation=90,
+                                    va="top")
         figure.savefig(plot, dpi=120, bbox_inches="tight")
         plt.close(figure)
     return {name: float(rate) for name, rate in found._asdict().items()}
