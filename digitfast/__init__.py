@@ -5,7 +5,7 @@ __version__ = "0.1.0"
 
 _HOMES = {  # module: the public names in it; each module is imported when one of its names is first used
     "errors": ["DigitError", "DataNotFound", "BadData", "BadImage", "UnknownName", "BadSetting", "RunNotFound",
-               "ProcessEnded"],
+               "Diverged", "ProcessEnded"],
     "processes": ["joined"],
     "sources": ["digits_path"],
     "images": ["PILDigit"],
@@ -16,7 +16,8 @@ _HOMES = {  # module: the public names in it; each module is imported when one o
     "optim": ["BasicOptim", "FusedAdam"],
     "loaders": ["digit_dls"],
     "learners": ["digit_learner", "digitnet_learner", "digitnet_deep_learner", "simple_learner", "article_learner"],
-    "training": ["train_learner", "History", "WeightAverage", "LabelSmoothing", "NonDigits"],
+    "callbacks": ["History", "WeightAverage", "LabelSmoothing", "NonDigits"],
+    "training": ["train_learner"],
     "evaluation": ["evaluate_learner", "predict_files"],
     "saving": ["save_learner", "open_learner"],
     "predictor": ["Predictor", "open_predictor", "predictor_of", "save_predictor"],

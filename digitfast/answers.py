@@ -1,4 +1,5 @@
 """A network by its name, and its answers for pictures; one that cannot be read does not stop the others."""
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -6,14 +7,13 @@ import numpy as np
 
 from digitfast.errors import BadImage, BadSetting, RunNotFound
 from digitfast.figures import check_figures, draw_boxes, draw_steps
-from digitfast.pictures import fit_square, one_line_name, read_grey
+from digitfast.pictures import CLUTTER, PICTURES, fit_square, one_line_name, read_grey
 from digitfast.predictor import SUFFIXES, Predictor, open_predictor, predictor_of
 from digitfast.reading import Digit, read_digit, read_digits
 from digitfast.run_folders import find_run
 
-#: What a folder's pictures are known by.
-PICTURES = {".bmp", ".gif", ".heic", ".ico", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff",
-            ".webp"}
+#: Files of other programs' networks, and of weights alone, by their suffixes.
+STRANGE_NETWORKS = {".bin", ".ckpt", ".h5", ".joblib", ".keras", ".pb", ".pickle", ".pt", ".pth", ".tflite"}
 
 
 def open_network(
@@ -24,6 +24,9 @@ def open_network(
     "The network of that name. Raises: `RunNotFound`, `BadData`, `BadSetting` for a .pkl that is not trusted."
     if target is None:
         return Predictor.packed()
+    if Path(target).suffix.lower() in STRANGE_NETWORKS:
+        raise BadSetting(f"{target} is no network that digitfast opens: that must be a run, a {', '.join(SUFFIXES)} "
+                         "or a .pkl from learn.export(); weights alone do not say of which network they are")
     if Path(target).suffix in SUFFIXES:
         return open_predictor(target)
     if not Path(target).is_file():
@@ -43,7 +46,7 @@ def is_network(
     "Whether `target` names a network, and not a picture."
     path = Path(target)
     if path.is_file() or path.suffix in (*SUFFIXES, ".pkl"):
-        return path.suffix in (*SUFFIXES, ".pkl")
+        return path.suffix in (*SUFFIXES, ".pkl") or path.suffix.lower() in STRANGE_NETWORKS
     return any((folder / "summary.json").is_file() for folder in (path, Path(runs) / path))
 
 
@@ -132,13 +135,18 @@ def _files(images: Iterable[str | Path]) -> Iterator[tuple[Path, str]]:
             if not image.is_dir():
                 yield image, ""
                 continue
-            found = sorted(f for f in image.rglob("*") if f.suffix.lower() in PICTURES and f.is_file())
+            files = sorted(f for f in image.rglob("*") if f.is_file() and f.name not in CLUTTER
+                           and not any(part.startswith(".") for part in f.relative_to(image).parts))
         except (OSError, ValueError) as e:  # a folder without permission, a name with a null byte
             yield image, f"{one_line_name(image)} cannot be read: {getattr(e, 'strerror', None) or e}"
             continue
+        found = [file for file in files if file.suffix.lower() in PICTURES]
         yield from ((file, "") for file in found)
         if not found:
             yield image, f"{one_line_name(image)} holds no pictures"
+        if others := [one_line_name(file.name) for file in files if file.suffix.lower() not in PICTURES]:
+            warnings.warn(f"{one_line_name(image)} holds {len(others)} other files, which are left out: "
+                          f"{', '.join(others[:3])}{', …' if len(others) > 3 else ''}", stacklevel=4)
 
 
 def _one(file: Path, predictor: Predictor, ink: str, steps: str | Path | None) -> dict:

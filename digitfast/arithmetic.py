@@ -80,6 +80,7 @@ def low_precision_training(
 def _forward(module: nn.Module, forward: Callable) -> Iterator[None]:
     "While the context lasts, `module` has this `forward`; then the one it had, which may be its own."
     own = vars(module).get("forward")
+    forward.digitfast = True  # for `plain_forward`
     module.forward = forward
     try:
         yield
@@ -87,6 +88,20 @@ def _forward(module: nn.Module, forward: Callable) -> Iterator[None]:
         del module.forward
         if own is not None:
             module.forward = own
+
+
+@contextmanager
+def plain_forward(
+    model: nn.Module,  # perhaps in a context of those here
+) -> Iterator[None]:
+    "While the context lasts, `model` and its parts compute by their classes' own `forward`, as what is exported does."
+    changed = {module: vars(module).pop("forward") for module in model.modules()
+               if getattr(vars(module).get("forward"), "digitfast", False)}
+    try:
+        yield
+    finally:
+        for module, forward in changed.items():
+            module.forward = forward
 
 
 @contextmanager

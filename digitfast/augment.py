@@ -109,9 +109,19 @@ def _coarsen(images: torch.Tensor) -> torch.Tensor:
     "A resolution of a third to five sixths, the same for all and more often a low one, enlarged again."
     h, w = images.shape[-2:]
     scale = 1 / 3 + torch.rand(1).item()**2 / 2
-    coarse = F.adaptive_avg_pool2d(images, (max(1, round(h * scale)), max(1, round(w * scale))))
+    down, across = (_averages(n, max(1, round(n * scale)), images) for n in (h, w))
+    coarse = down @ images @ across.T
     fine = F.interpolate(coarse, (h, w), mode="bicubic").clamp_(0, 1)
     return (fine / fine.amax((1, 2, 3), keepdim=True).clamp_min_(0.1)).clamp_(0, 1)
+
+
+def _averages(n: int, fewer: int, like: torch.Tensor) -> torch.Tensor:
+    "The matrix that makes `fewer` means out of `n` pixels, as `adaptive_avg_pool2d` does, which Apple's GPUs cannot."
+    edges = torch.arange(fewer + 1, device=like.device) * n
+    first, after = edges[:-1] // fewer, -(-edges[1:] // fewer)
+    pixels = torch.arange(n, device=like.device)
+    seen = ((pixels >= first[:, None]) & (pixels < after[:, None])).to(like.dtype)
+    return seen / seen.sum(1, keepdim=True)
 
 
 def _bars(images: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ from fastai.torch_core import default_device
 from digitfast.circumstances import circumstances
 from digitfast.errors import DigitError
 from digitfast.files import whole_file
-from digitfast.loaders import find_splits
+from digitfast.folders import class_images, find_splits
 from digitfast.sources import digits_path
 
 SAMPLE = 10  # one image in so many is taken by a quick bench
@@ -129,10 +129,11 @@ def _measure(name: str, folder: str | Path, seed: int, home: Path | None) -> dic
 def _sample(digits: Path, to: Path) -> Path:
     "Every tenth image of `digits`, copied."
     for split in find_splits(digits):
-        for file in sorted((digits / split).glob("*/*"))[::SAMPLE]:
-            copy = to / file.relative_to(digits)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, copy)
+        for files in class_images(digits / split).values():
+            for file in files[::SAMPLE]:
+                copy = to / file.relative_to(digits)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, copy)
     return to
 
 

@@ -33,14 +33,13 @@ from digitfast.sealed import read_sealed, write_sealed
 from digitfast.training_state import (
     give_state,
     pack,
-    python_state,
     set_random_state,
     take_random_state,
     take_state,
     unpack,
 )
 
-FORMAT = "digitfast checkpoint 2"
+FORMAT = "digitfast checkpoint 3"
 BEST = "best.safetensors"
 EVERY = 60.0  # seconds between two checkpoints within an epoch
 SHARE = 0.005  # part of the time that checkpoints may take; at the ends of very short epochs some are left out
@@ -63,7 +62,7 @@ def checkpointed(
     state = done_once(partial(_last_good, folder))
     if state:
         _compare(state["facts"], facts, folder)
-        state["random"] = [state["random"], *state["others"]][process_rank()]
+        state["random"] = state["random"][process_rank()]
         if is_first():
             print(f"going on at epoch {state['epoch']}, batch {state['batch']}", flush=True)
     checkpoints = Checkpoints(folder, facts, state)
@@ -100,44 +99,50 @@ class Checkpoints(Callback):
         self.start = self.written = time.monotonic()
 
     def before_train(self):
-        self.shuffling = self.dls.train.rng.getstate()
+        self.shuffling = torch.get_rng_state()
+
+    def before_validate(self):
+        self.random = take_random_state()  # validation begins again when a training goes on from within it
 
     def after_batch(self):
         due = time.monotonic() - self.written > max(EVERY, self.took / SHARE)
         self.stop, due = wanted_by_any(self.stop, due)  # several processes stop and write behind the same batch
         if self.stop or due:
-            self.write(self.epoch, self.iter + 1 if self.training else len(self.dls.train))
+            if self.training:
+                self.write(self.epoch, self.iter + 1)
+            else:
+                self.write(self.epoch, len(self.dls.train), self.random)
             if self.stop:
                 raise KeyboardInterrupt
 
     def after_epoch(self):
         due = self.epoch + 1 == self.n_epoch or time.monotonic() - self.written > self.took / SHARE
         if any(wanted_by_any(due)):
-            self.shuffling = self.dls.train.rng.getstate()
+            self.shuffling = torch.get_rng_state()
             self.write(self.epoch + 1, 0)
 
     def write(
         self,
         epoch: int,  # epochs that are over
         batch: int,  # batches of the next one that are
+        random: dict[str, Any] | None = None,  # states of the random generators; None: as they are
     ) -> None:
         "Write a checkpoint and remove what it replaces. Raises: `OSError`, with the last good one still there."
         start = time.monotonic()
         if isinstance(self.learn, LeanLearner):
             self.learn.settle()
-        others = gathered(take_random_state())[1:]
-        done_once(partial(self._write, epoch, batch, others))
+        done_once(partial(self._write, epoch, batch, gathered(random or take_random_state())))
         self.written = time.monotonic()
         self.took = self.written - start
 
-    def _write(self, epoch: int, batch: int, others: list) -> None:
-        "As `write`, on one process; `others` are the states of the others' random generators."
+    def _write(self, epoch: int, batch: int, random: list[dict]) -> None:
+        "As `write`, on one process; `random` are the states of the random generators of all processes."
         loss = self.recorder.values[-1][1] if epoch and not batch else math.inf  # of validation
         if best := loss < self.lowest:
             self.lowest = loss
         tensors: dict[str, torch.Tensor] = {}
         state = pack({"epoch": epoch, "batch": batch, "seconds": self.seconds, "lowest": self.lowest,
-                       "shuffling": self.shuffling, "others": others,
+                      "shuffling": self.shuffling, "random": random,
                       **take_state(self.learn, epoch < self.n_epoch)}, tensors)
         path = self.folder / f"{epoch:06}-{batch:06}.safetensors"
         try:
@@ -236,13 +241,13 @@ def _going_on(learn: Learner, checkpoints: Checkpoints, state: dict[str, Any] | 
     def all_batches():
         del learn.all_batches  # the passes behind this one are as ever
         learn.n_iter = len(learn.dl)
-        checkpoints.shuffling = python_state(state["shuffling"])
-        learn.dl.rng.setstate(checkpoints.shuffling)
+        checkpoints.shuffling = state["shuffling"]
+        torch.set_rng_state(checkpoints.shuffling)
         give_state(learn, state, within_epoch=state["batch"] > 0)
         batches = iter(learn.dl)
         for _ in range(state["batch"]):
             next(batches)
-        set_random_state(state)
+        set_random_state(state["random"])
         for i, batch in enumerate(batches, state["batch"]):
             learn.one_batch(i, batch)
 

@@ -7,15 +7,18 @@ from typing import Any
 
 import torch
 
+from digitfast import __version__
+
 
 def circumstances(
     device: torch.device,  # where the network is
 ) -> dict[str, Any]:
     "Versions and hardware that a figure has to be read with."
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
-    packages = ("digitfast", "fastai", "fastcore", "torch", "torchvision")
+    packages = ("fastai", "fastcore", "torch", "torchvision")
     return {"device": {"type": device.type, "name": name, "cpu_cores": os.cpu_count()},
-            "versions": {"python": platform.python_version(), **{package: version(package) for package in packages}}}
+            "versions": {"python": platform.python_version(), "digitfast": __version__,
+                         **{package: version(package) for package in packages}}}
 
 
 def _cpu_name() -> str:

@@ -51,6 +51,8 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 def main() -> None:
     "Run the command line. Mistakes are one line on stderr: exit code 1, 2 for the command's own words, 130 for Ctrl-C."
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a file name need not be text that it can take
     for plans_of_a_library in (DeprecationWarning, FutureWarning):
         warnings.filterwarnings("ignore", category=plans_of_a_library)
     warnings.showwarning = lambda message, *_: complain(message)

@@ -2,10 +2,11 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import fastai.callback.progress  # noqa: F401 - gives Learner no_bar
 from fastai.callback.core import Callback
-from fastai.learner import Learner
+from fastai.learner import Learner, Recorder
 from fastcore.basics import noop
 
 from digitfast.cuda_graphs import BESIDE
@@ -17,20 +18,42 @@ _COLUMNS = {"epoch": "Epoch", "train_loss": "Training loss", "valid_loss": "Vali
 
 @contextmanager
 def console_table(learn: Learner) -> Iterator[None]:
-    "While the context lasts, `learn` prints one line an epoch, and draws bars only where a person watches."
-    table, logger = _Table(learn), learn.logger
+    """While the context lasts, `learn` prints one line an epoch, and draws bars only where a person watches.
+
+    Within fastai's `no_logging` it prints nothing, and within `no_bar` it draws no bars.
+    """
+    if learn.logger is noop:
+        with learn.no_bar(), learn.added_cbs(_NoBars()):
+            yield
+        return
+    table, logger, bars = _Table(learn), learn.logger, hasattr(learn, "progress")
     with learn.no_bar():
         learn.logger = table.write if is_first() else noop
         try:
-            if sys.stdout.isatty() and is_first():
+            if bars and sys.stdout.isatty() and is_first():
                 from rich.progress import Progress
                 with Progress(transient=True) as bars, learn.added_cbs(_Bars(bars)):
                     table.print = bars.console.print
                     yield
             else:
-                yield
+                with learn.added_cbs(_NoBars()):
+                    yield
         finally:
             learn.logger = logger
+
+
+def epoch_row(
+    recorder: Recorder,  # with the log of an epoch
+) -> list:  # one value for each of its `metric_names`; None where a callback has cut a pass, or there was no validation
+    "What the `Recorder` has logged of an epoch, each value in its own column."
+    row, missing = list(recorder.log), len(recorder.metric_names) - len(recorder.log)
+    if recorder.cancel_train:
+        of_training = 1 + len(recorder.metrics) * recorder.train_metrics
+        row[1:1] = [None] * min(missing, of_training)
+        missing -= of_training
+    end = len(row) - recorder.add_time
+    row[end:end] = [None] * max(0, missing)
+    return row
 
 
 class _Table:
@@ -43,9 +66,8 @@ class _Table:
         if self.columns is None:
             self.columns = {name: _COLUMNS.get(name, name) for name in self.learn.recorder.metric_names}
             self._line(self.columns.values())
-        missing = len(self.columns) - len(log)  # where a callback has ended the epoch before its validation
-        log = [*log[:-1], *[""] * missing, log[-1]]
-        self._line(self._cell(name, value) for name, value in zip(self.columns, log, strict=True))
+        row = epoch_row(self.learn.recorder)
+        self._line(self._cell(name, value) for name, value in zip(self.columns, row, strict=True))
 
     def _line(self, cells) -> None:
         line = "  ".join(cell.rjust(max(len(head), 6))
@@ -57,14 +79,25 @@ class _Table:
 
     @staticmethod
     def _cell(name: str, value) -> str:
-        if name == "accuracy" and value != "":
+        if value is None:
+            return ""
+        if name == "accuracy":
             return f"{100 * value:.2f} %"
         return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-class _Bars(Callback):
-    "One bar for the batches of each training and validation pass."
+class _NoBars(Callback):
+    "Stands in for fastai's `ProgressCallback`, which others ask for its master bar."
+
+    name = "progress"
     order = 60
+
+    mbar = SimpleNamespace(update_graph=noop)  # nobody sees a graph on a console
+
+
+class _Bars(_NoBars):
+    "One bar for the batches of each training and validation pass."
+
     cuda_graph = BESIDE
 
     def __init__(self, bars):

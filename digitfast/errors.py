@@ -25,6 +25,10 @@ class BadSetting(DigitError, ValueError):
     "A setting of an unknown name, or a value out of its range."
 
 
+class Diverged(DigitError, ArithmeticError):
+    "A training whose loss is no longer a number."
+
+
 class ProcessEnded(DigitError, RuntimeError):
     "Of several processes that work together, another one has ended, so that this one cannot go on."
 

@@ -1,56 +1,17 @@
 """What a given `Learner` can be trusted with: accuracy and its uncertainty, and which digits it mistakes for which."""
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import fastai.callback.progress  # noqa: F401 - gives Learner no_bar
 import numpy as np
 from fastai.data.transforms import get_image_files
 from fastai.learner import Learner
-from scipy.stats import binomtest
 
+from digitfast.accuracy import Evidence
 from digitfast.errors import BadData, BadImage
 from digitfast.images import PILDigit
 from digitfast.processes import alone
-
-
-@dataclass(frozen=True)
-class Evidence:
-    "Results of a network on `n` labelled images."
-    vocab: list[str]  # the classes, in the order of `confusion`
-    confusion: np.ndarray  # counts `[actual, predicted]`
-    loss: float  # mean loss an image
-
-    @property
-    def n(self) -> int:
-        return int(self.confusion.sum())
-
-    @property
-    def accuracy(self) -> float:
-        "Part of the images that are right, 0..1."
-        return float(np.trace(self.confusion) / self.n)
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        "The 95 % interval of the accuracy, 0..1."
-        return accuracy_interval(int(np.trace(self.confusion)), self.n)
-
-    def most_confused(self, k: int = 5) -> list[tuple[str, str, int]]:
-        "The `k` most frequent mistakes as (actual, predicted, count)."
-        wrong = self.confusion - np.diag(np.diag(self.confusion))
-        order = np.argsort(-wrong, axis=None, kind="stable")[:k]
-        pairs = [np.unravel_index(i, wrong.shape) for i in order]
-        return [(self.vocab[a], self.vocab[p], int(wrong[a, p])) for a, p in pairs if wrong[a, p]]
-
-
-def accuracy_interval(
-    correct: int,  # images that were right
-    n: int,  # images in all
-) -> tuple[float, float]:  # lower and upper end, 0..1
-    "The 95 % interval of an accuracy measured on `n` images (Wilson's score interval)."
-    low, high = binomtest(correct, n).proportion_ci(0.95, method="wilson")
-    return float(low), float(high)
 
 
 def evaluate_learner(
@@ -70,7 +31,7 @@ def evaluate_learner(
         dl = learn.dls.test_dl(files, with_labels=True)
     with alone(), learn.no_bar():
         probabilities, actual, losses = learn.get_preds(dl=dl, with_loss=True)
-    vocab = list(learn.dls.vocab)
+    vocab = list(getattr(learn.dls, "vocab", map(str, range(probabilities.shape[1]))))
     confusion = np.zeros((len(vocab), len(vocab)), dtype=int)
     np.add.at(confusion, (actual.numpy(), probabilities.argmax(dim=1).numpy()), 1)
     return Evidence(vocab, confusion, float(losses.mean()))

@@ -2,7 +2,6 @@
 import numpy as np
 from fastai.vision.core import PILImageBW
 from fasttransform import Transform
-from PIL import Image
 from torch import Tensor
 
 from digitfast.pictures import array_image, fit_square, read_grey
@@ -13,14 +12,13 @@ class PILDigit(PILImageBW):
 
     @classmethod
     def create(cls, fn, **kwargs):
-        """A `PILDigit` from a path, the bytes of an image file, a PIL image, an array or a tensor.
+        """A `PILDigit` from a path, the bytes of an image file, an open one, a PIL image, an array or a tensor.
 
-        Shapes: arrays are `[h, w]`, `[1, h, w]`, `[h, w, 1]` or `[h, w, 3]`.
+        An opened PIL image gives the same as its file.
+        Shapes: arrays are `[h, w]`, or `[c, h, w]` or `[h, w, c]` with 1, 3 (RGB) or 4 (RGBA) channels.
         Units: integers are 0..255, floats and booleans are 0..1.
         Raises: `BadImage`, which names the file.
         """
-        if isinstance(fn, Image.Image):
-            return cls(fn.convert("L"))
         if isinstance(fn, (np.ndarray, Tensor)):
             return cls(array_image(fn))
         return cls(read_grey(fn))

@@ -9,13 +9,13 @@ from fastai.torch_core import no_random
 from fastcore.basics import noop
 
 from digitfast.arithmetic import choose_precision, training_arithmetic
-from digitfast.lean import LeanLearner
-from digitfast.loaders import ResidentDL
+from digitfast.lean import ChannelsLastImages, LeanLearner
 from digitfast.losses import PlainCrossEntropyLoss
 from digitfast.models import digit_net
 from digitfast.optim import FusedAdam
+from digitfast.resident import ResidentDL
+from digitfast.training import LEAST_STEPS
 
-LEAST_STEPS = 150  # a network needs them however few images there are
 LARGEST_BATCH = 128
 
 
@@ -81,7 +81,7 @@ def _trained(dl: ResidentDL, classes: int) -> LeanLearner:
     "A network that has learned the images of `dl`."
     dl.bs = max(2, min(LARGEST_BATCH, dl.n // 8))
     net = digit_net(1, classes, dl.pixels.shape[-1])
-    learn = LeanLearner(DataLoaders(dl, dl), net, PlainCrossEntropyLoss(), FusedAdam)
+    learn = LeanLearner(DataLoaders(dl, dl), net, PlainCrossEntropyLoss(), FusedAdam, cbs=ChannelsLastImages())
     precision = choose_precision("auto", net, dl.device)
     with (learn.no_bar(), learn.no_logging(),
           training_arithmetic(net, dl.device, "fp32" if precision == "fp16" else precision)):

@@ -1,97 +1,47 @@
 """From a folder of digits to fastai's `DataLoaders`."""
-from collections.abc import Iterator
-from itertools import islice
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
-from fastai.data.core import DataLoaders, TfmdDL
-from fastai.data.transforms import IntToFloatTensor, get_image_files, image_extensions
-from fastai.torch_core import TensorCategory, TensorImageBW, default_device
+from fastai.data.core import DataLoaders, TfmdLists
+from fastai.data.transforms import Normalize, get_image_files
+from fastai.torch_core import default_device, set_seed
 from fastai.vision.data import ImageDataLoaders
-from fastcore.basics import listify
+from fastcore.basics import listify, noop
 from PIL import Image
 
-from digitfast.errors import BadData, BadSetting, DataNotFound
+from digitfast.errors import BadData, BadSetting
+from digitfast.folders import TEST_SPLITS, class_counts, class_names, find_splits
 from digitfast.images import FitSize, PILDigit
-from digitfast.sources import class_counts, digits_path
-from digitfast.tensors import channels_last, load_pixels, pixels_checksum
+from digitfast.resident import DigitDL, ResidentDL
+from digitfast.sources import digits_path
+from digitfast.tensors import load_pixels, pixels_checksum
 
-#: Names of the two splits' folders, training first, in the order in which they are looked for.
-SPLITS = (("training", "testing"), ("train", "valid"), ("train", "val"), ("train", "test"))
 LARGEST = 1024  # side of an image, in pixels
 RESIDENT_BYTES = 2 * 2**30  # what all images together may take in memory; on a GPU a quarter of what is free, if less
-_CLUTTER = {"Thumbs.db", "desktop.ini"}  # what operating systems leave in folders of pictures
-
-
-class ResidentDL(TfmdDL):
-    """fastai's `DataLoader` over images that are all in memory, on the device: a batch is drawn by one indexing.
-
-    The dataset stays the one of the files, so that everything that asks for an item, its name or its transforms finds
-    it. A loader of other items (`test_dl`, `export`) reads its files again.
-
-    Memory: batches are channels-last, which convolutions take at once instead of turning their input round.
-    """
-
-    def __init__(self, dataset, pixels: torch.Tensor = None, labels: torch.Tensor = None, **kwargs):
-        super().__init__(dataset, **{**kwargs, "num_workers": 0})
-        self.pixels, self.labels = pixels, labels  # uint8 `[n, h, w]`, int64 `[n]`, in the dataset's order
-        if self.device is not None:
-            self.to(self.device)
-
-    def to(self, device):
-        super().to(device)
-        self.pixels, self.labels = self.pixels.to(device), self.labels.to(device)
-        return self
-
-    def new(self, dataset=None, cls=None, **kwargs):
-        if dataset is None or dataset is self.dataset:
-            return super().new(dataset, cls, pixels=self.pixels, labels=self.labels, **kwargs)
-        return super().new(dataset, cls or TfmdDL, **kwargs)
-
-    def get_idxs(self) -> torch.Tensor:  # fastai puts a list in its place to have items in an order of its own
-        if not self.shuffle:
-            return torch.arange(self.n)
-        return torch.randperm(self.n, generator=torch.Generator().manual_seed(self.rng.randrange(2**63)))
-
-    def create_batches(self, samps) -> Iterator:  # for fastai's `DistributedDL`, which asks only for these
-        for idxs in self.chunkify(samps):
-            yield self._draw(torch.tensor(list(idxs), device=self.pixels.device))
-
-    def _draw(self, idxs: torch.Tensor) -> tuple[TensorImageBW, TensorCategory]:
-        "The images of `idxs`, as uint8 `[n, 1, h, w]`, and their labels."
-        return (torch.as_subclass(self.pixels.index_select(0, idxs).unsqueeze(1), TensorImageBW),
-                torch.as_subclass(self.labels.index_select(0, idxs), TensorCategory))
-
-    def index_batches(self) -> tuple[torch.Tensor, ...]:
-        "Begin a pass over the images: the indices of each batch, on the device."
-        self.randomize()
-        self.before_iter()
-        idxs = self.get_idxs()
-        if not isinstance(idxs, torch.Tensor):
-            idxs = torch.tensor(list(islice(idxs, self.n)))  # show_batch(unique=True) has them without end
-        return idxs.to(self.pixels.device).split(self.bs)[:len(self)]
-
-    def batch(
-        self,
-        idxs: torch.Tensor,  # of the images, on the device
-    ) -> tuple[TensorImageBW, TensorCategory]:
-        "The batch of these images, transformed."
-        images, labels = self._draw(idxs)
-        if [type(f) for f in self.after_batch.fs] == [IntToFloatTensor]:
-            # at once, since the pipeline's own way takes as long as a step of a small network
-            images = torch.as_subclass(images, torch.Tensor).float().div_(255)
-            return torch.as_subclass(channels_last(images), TensorImageBW), labels
-        images, labels = self.after_batch((images, labels))
-        return channels_last(images), labels
-
-    def __iter__(self):
-        for idxs in self.index_batches():
-            yield self.batch(idxs)
-        self.after_iter()
 
 
 class DigitDataLoaders(ImageDataLoaders):
     "fastai's `ImageDataLoaders`, with a `test_dl` (and so a `Learner.predict`) that takes any form of picture."
+
+    @classmethod
+    def from_dblock(cls, dblock, source, **kwargs):
+        "As fastai's, with files in the order of their names, whatever the order in which a file system lists them."
+        if dblock.get_items:
+            dblock.get_items = partial(_in_order, dblock.get_items)
+        dls = super().from_dblock(dblock, source, **kwargs)
+        for items in _item_lists(dls):
+            items.splits = [range(len(items))]  # fastai keeps the indices of all splits in each one
+        return dls
+
+    def add_tfms(self, tfms, event, dl_idx=None):
+        "As fastai's. Raises: `BadSetting` for a `Normalize` with statistics of more channels than the images have."
+        if event == "after_batch":
+            _check_channels([*self[0].after_batch.fs, *listify(tfms)])
+        return super().add_tfms(tfms, event, dl_idx)
 
     def test_dl(
         self,
@@ -109,19 +59,36 @@ class DigitDataLoaders(ImageDataLoaders):
                  for o in test_items]
         return super().test_dl(items, rm_type_tfms=rm_type_tfms, with_labels=with_labels, **kwargs)
 
+    def new_empty(self):
+        "As fastai's, for an exported `Learner`: nothing in it says where and on what system its digits were."
+        empty = super().new_empty()
+        empty.path = Path()
+        for items in _item_lists(empty):
+            items.types = [Path if issubclass(kind, Path) else kind for kind in items.types]
+            for tfm in items.tfms.fs:
+                for name in ("encodes", "decodes"):  # which remember the types that they have met
+                    getattr(getattr(tfm, name, None), "clear_cache", noop)()
+        return empty
+
+    def __getstate__(self):
+        return {**vars(self), "path": str(self.path)}  # a Path does not open on another system
+
+    def __setstate__(self, state: dict):
+        vars(self).update(state, path=Path(state["path"]))
+
     def checksum(self) -> str | None:
-        "SHA-256 over the names and pixels of all images here; None if they are not kept in memory."
+        "SHA-256 over the names and pixels of both splits, in their order; None if they are not kept in memory."
         if not all(isinstance(dl, ResidentDL) for dl in self.loaders):
             return None
-        names = [f.relative_to(self.path).as_posix() for dl in self.loaders for f in dl.dataset.items]
-        return pixels_checksum(names, torch.cat([dl.pixels for dl in self.loaders]))
+        return pixels_checksum(*(([f.relative_to(self.path).as_posix() for f in dl.dataset.items], dl.pixels)
+                                 for dl in self.loaders))
 
 
 def digit_dls(
     path: str | Path,  # folder with a training and a test split: training/ and testing/, or train/ and val/
     bs: int = 128,  # images a batch; where several processes train together, of all of them
     holdout: float = 0.0,  # part of the training images to validate on instead of the test split, 0 to below 1
-    seed: int = 42,  # of the choice of the held-out images
+    seed: int | None = None,  # of the choice of the held-out images (None: 42) and, where given, of what comes next
     size: int = 28,  # side of the square images a network sees, in pixels
     item_tfms=None,  # transforms of one image, after it has got its size
     batch_tfms=None,  # transforms of a batch
@@ -138,6 +105,10 @@ def digit_dls(
     Images are decoded once and kept in memory, one byte a pixel (55 MB for MNIST), and in a cache file; with
     `resident=False`, and where there are `item_tfms`, files are read again for every batch, as fastai does.
 
+    Nothing here depends on the order in which a file system lists files, and the random generators are left as they
+    are. With a `seed` they are set by it in the end, as by fastai's `set_seed`, so that the weights of the `Learner`
+    that is made next and the order of its images are the same every time.
+
     Shapes: batches of `[bs, 1, size, size]` floats, 0 = paper to 1 = ink, and `[bs]` class indices.
     Raises: `DataNotFound`, `BadData` (a missing split, an empty class, a file that is no image), `BadImage`.
     """
@@ -147,21 +118,22 @@ def digit_dls(
     if not 1 <= size <= LARGEST:
         raise BadSetting(f"size={size}: the side of an image is 1 to {LARGEST} pixels, 28 for MNIST")
     train, valid = find_splits(path, need_valid=not holdout)
-    classes = _classes(path / train)
+    classes = class_names(path / train)
     split = {"valid_pct": holdout} if holdout else {"train": train, "valid": valid}
-    if not holdout and (strange := set(_classes(path / valid)) ^ set(classes)):
+    if not holdout and (strange := set(class_names(path / valid)) ^ set(classes)):
         raise BadData(f"{path / train} and {path / valid} have not the same classes; only one has: "
                       f"{', '.join(sorted(strange))}")
     device = named_device(device)
     if not bs >= 1:
         raise BadSetting(f"bs={bs}: at least 1 image a batch is wanted")
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # what `seed=` of fastai's does, which would seed those of GPUs too
-        dls = ImageDataLoaders.from_folder(
+    _check_channels(listify(batch_tfms))
+    with _generators_kept():
+        torch.default_generator.manual_seed(42 if seed is None else seed)  # fastai's `seed=` seeds those of GPUs, too
+        dls = DigitDataLoaders.from_folder(
             path / train if holdout else path, **split, vocab=classes, img_cls=PILDigit, bs=bs,
             item_tfms=[FitSize(size), *listify(item_tfms)], batch_tfms=batch_tfms,
             val_bs=val_bs or _validation_batch(bs, size, device),
-            num_workers=num_workers, device=device)
+            num_workers=num_workers, device=device, dl_type=DigitDL)
     if bs > (n := len(dls.train_ds)):
         raise BadSetting(f"bs={bs} is more than the {n} training images of {path}; try bs={max(1, n // 10)}")
     if not len(dls.valid_ds):
@@ -171,8 +143,43 @@ def digit_dls(
     elif resident and item_tfms:
         raise BadSetting("images in memory have no item_tfms; give batch_tfms, which run on the device, "
                          "or resident=False")
-    loaders = _make_resident(dls, path, size) if resident else dls.loaders
+    with _generators_kept():
+        loaders = _make_resident(dls, path, size) if resident else dls.loaders
+    if seed is not None:
+        set_seed(seed)
     return DigitDataLoaders(*loaders, path=path, device=dls.device)
+
+
+def _item_lists(dls: DataLoaders) -> list[TfmdLists]:
+    "The lists of images and of labels of both splits."
+    return [items for dl in dls.loaders for items in dl.dataset.tls]
+
+
+def _in_order(get_items: Callable[[Path], list[Path]], source: Path) -> list[Path]:
+    "The files that `get_items` lists, by their names."
+    return sorted(get_items(source), key=Path.as_posix)
+
+
+@contextmanager
+def _generators_kept() -> Iterator[None]:
+    "After the context the generators of Python and torch are as before: fastai's loaders draw from them."
+    state = random.getstate()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(state)
+
+
+def _check_channels(tfms: list) -> None:
+    "Raise `BadSetting` for statistics of colour images: they would make three channels of one, without a word."
+    for tfm in tfms:
+        if not type(tfm).__module__.startswith(("fastai.", "digitfast.")):
+            return  # it may make three channels by itself
+        if isinstance(tfm, Normalize) and tfm.mean is not None and tfm.mean.shape[1] != 1:
+            raise BadSetting(f"Normalize has statistics of {tfm.mean.shape[1]} channels, and these images are grey: "
+                             "vision_learner(dls, arch, n_in=1) adapts a pretrained network to them, and "
+                             "Normalize.from_stats([0.1307], [0.3081]) has MNIST's statistics")
 
 
 def named_device(
@@ -182,12 +189,10 @@ def named_device(
     if device is None:
         return default_device()
     try:
-        found = torch.device(device)
-        if found.type == "cuda":
-            found = torch.device("cuda", torch.cuda.current_device() if found.index is None else found.index)
-            torch.cuda.get_device_properties(found)
+        found = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, TypeError) as e:
-        there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())),
+                 *(["mps"] if torch.backends.mps.is_available() else [])]
         raise BadSetting(f"device={str(device)!r} is not on this machine; it has {', '.join(there)}") from e
     return found
 
@@ -225,41 +230,11 @@ def folder_facts(
 ) -> dict:  # path, counts {split: {class: n}}, bytes, sha256 of names and pixels
     "Where the digits of `source` are, how many images each class has, their size on the disk and their checksum."
     path = digits_path(source)
-    counts = {split: class_counts(path / split) for split in find_splits(path)}
-    files = sorted(get_image_files(path, folders=list(counts)))
-    return {"path": path, "counts": counts, "bytes": sum(f.stat().st_size for f in files),
-            "sha256": pixels_checksum([f.relative_to(path).as_posix() for f in files], load_pixels(files, path))}
-
-
-def find_splits(
-    path: Path,  # folder of digits
-    need_valid: bool = True,  # whether a training folder alone is an error
-) -> tuple[str, str]:
-    "The names of the training folder and the validation folder below `path`. Raises: `DataNotFound`, `BadData`."
-    if not path.is_dir():
-        raise DataNotFound(f"{str(path)!r} is no folder; digits_path() gives the one of MNIST")
-    for train, valid in SPLITS:
-        if (path / train).is_dir() and ((path / valid).is_dir() or not need_valid):
-            return train, valid
-    there = sorted(d.name for d in path.iterdir() if d.is_dir() and not d.name.startswith("."))
-    allowed = " or ".join(f"{train}/ and {valid}/" for train, valid in SPLITS)
-    raise BadData(f"{path} has no training and test split: it holds {', '.join(there) or 'no folder'}, and {allowed} "
-                  "is wanted (holdout=0.1 needs a training folder only)")
-
-
-def _classes(split: Path) -> list[str]:
-    "The names of the class folders of one split, once each has been seen to hold images and nothing else."
-    there = sorted(f for f in split.iterdir() if not f.name.startswith(".") and f.name not in _CLUTTER)
-    folders = [d for d in there if d.is_dir()]
-    if stray := [f for f in there if f.suffix.lower() in image_extensions]:
-        raise BadData(f"{stray[0]} is in no class folder; move it into the one of its class")
-    if not folders:
-        raise BadData(f"{split} holds no class folders; one folder a digit is wanted: {split / '0'}, {split / '1'}, …")
-    for folder in folders:
-        files = [f for f in folder.iterdir() if not f.name.startswith(".") and f.name not in _CLUTTER]
-        if not files:
-            raise BadData(f"{folder} is empty; put pictures of the class into it, or remove the folder")
-        for file in files:
-            if file.suffix.lower() not in image_extensions:
-                raise BadData(f"{file} is no image; move it out of the class folder")
-    return [folder.name for folder in folders]
+    there = dict.fromkeys([*find_splits(path), *(split for split in TEST_SPLITS if (path / split).is_dir())])
+    counts = {split: class_counts(path / split) for split in there}
+    splits = [_in_order(get_image_files, path / split) for split in there]
+    files = [file for split in splits for file in split]
+    pixels = load_pixels(files, path).split([len(split) for split in splits])
+    names = [[file.relative_to(path).as_posix() for file in split] for split in splits]
+    return {"path": path, "counts": counts, "bytes": sum(file.stat().st_size for file in files),
+            "sha256": pixels_checksum(*zip(names, pixels, strict=True))}

@@ -22,6 +22,8 @@ class PlainCrossEntropyLoss(_PlainTensors, CrossEntropyLossFlat):
 class NLLLossFlat(_PlainTensors, BaseLoss):
     "`nn.NLLLoss` as fastai's `Learner` wants a loss: it knows how to turn log-probabilities into probabilities."
 
+    y_int = True  # labels are indices of classes, which MixUp and CutMix ask for
+
     def __init__(self, *args, axis: int = -1, **kwargs):
         super().__init__(nn.NLLLoss, *args, axis=axis, **kwargs)
 

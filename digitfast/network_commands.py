@@ -3,6 +3,7 @@
 torch and fastai are imported inside the commands, so that `digitfast --help` and a mistyped option answer at once.
 """
 import json
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -29,16 +30,23 @@ def evaluate(
         from digitfast.test_sets import evaluate_sets
         evaluate_sets(predictor, lambda line: print(line, flush=True))
         return
-    from digitfast.runs import test_folder
+    from digitfast.folders import evaluation_folder
     from digitfast.test_sets import evaluate_pictures
-    folder = test_folder(source or predictor.source, fetch=source is not None)
+    folder = evaluation_folder(source or predictor.source, fetch=source is not None)
     evidence = evaluate_pictures(predictor, folder, predictor.form != "mnist" or source in (None, predictor.source))
     low, high = evidence.interval
     print(f"accuracy {evidence.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), loss {evidence.loss:.4f}, "
           f"{evidence.n:,} images of {folder}")
-    width = max(5, *(len(label) + 1 for label in evidence.vocab))
-    print("\nactual \\ predicted\n" + "".join(label.rjust(width) for label in ["", *evidence.vocab]))
-    for label, row in zip(evidence.vocab, evidence.confusion, strict=True):
+    sure = evidence.sure
+    print(f"right and sure {sure.right:.2%}, wrong and sure {sure.wrong:.2%}, refused (unsure, or no digit) "
+          f"{sure.refused:.2%}")
+    heads, table = [*evidence.vocab], evidence.confusion.tolist()
+    if any(evidence.not_found):
+        heads.append("none")
+        table = [[*row, count] for row, count in zip(table, evidence.not_found, strict=True)]
+    width = max(5, *(len(label) + 1 for label in heads))
+    print("\nactual \\ predicted\n" + "".join(label.rjust(width) for label in ["", *heads]))
+    for label, row in zip(evidence.vocab, table, strict=True):
         print("".join(str(cell).rjust(width) for cell in [label, *row]))
     if mistakes := evidence.most_confused():
         print("\nmost often: " + ", ".join(f"{a} taken for {p} ({count})" for a, p, count in mistakes))
@@ -129,17 +137,27 @@ def export(
     file = export_run(run, to, runs, int8)
     print(file)
     if int8:
+        from digitfast.folders import evaluation_folder
         from digitfast.predictor import open_predictor
-        from digitfast.runs import test_folder
         from digitfast.test_sets import evaluate_pictures
         for name, predictor in (("float32", find_run(run, runs).predictor()), ("int8", open_predictor(file))):
-            evidence = evaluate_pictures(predictor, test_folder(predictor.source, fetch=False), as_is=True)
+            evidence = evaluate_pictures(predictor, evaluation_folder(predictor.source, fetch=False), as_is=True)
             print(f"{name:8} accuracy {evidence.accuracy:.2%} on {evidence.n:,} test images")
+
+
+def _json(answers: list[dict]) -> str:
+    "`answers` as JSON, with escapes for what stdout cannot take: names that are no text, and narrow encodings."
+    text = json.dumps(answers, indent=2, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(answers, indent=2)
+    return text
 
 
 def _print_answers(answers: list[dict], as_json: bool, lines) -> None:
     if as_json:
-        print(json.dumps(answers, indent=2, ensure_ascii=False))
+        print(_json(answers))
     for answer in answers:
         if "error" in answer:
             complain(answer["error"])

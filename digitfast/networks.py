@@ -117,7 +117,7 @@ def find_architecture(
         import timm
     except ImportError:
         raise unknown("architecture", name, ARCHITECTURES, " Also torchvision's classification networks, and "
-                      "timm's where it is installed: pip install 'digitfast[timm]'.") from None
+                      "timm's where it is installed: pip install timm.") from None
     if timm.is_model(name):
         return name
     raise unknown("architecture", name, ARCHITECTURES, " Also all classification networks of torchvision and timm.")

@@ -11,7 +11,7 @@ import numpy as np
 
 from digitfast.errors import BadData, BadSetting
 from digitfast.onnx_files import EXTERNAL, IMAGES, LOGITS, SEAL, OnnxNetwork, open_session
-from digitfast.predictor import Predictor, header_of
+from digitfast.predictor import Predictor, check_plain, header_of
 from digitfast.sealed import BLANK, write_with_checksum
 
 TRIED, TOLERANCE = 1000, 1e-4  # images that it is tried out on; largest difference of a logit
@@ -39,15 +39,16 @@ def export_onnx(
     try:
         import onnx
     except ImportError as e:
-        raise BadSetting(f"{path} needs onnx and onnxruntime: pip install 'digitfast[onnx]'") from e
+        raise BadSetting(f"{path} needs onnx and onnxruntime: pip install onnx onnxscript onnxruntime") from e
     if not hasattr(predictor.network, "model"):
         raise BadSetting(f"{path}: an .onnx is made from a network of torch's, of a run or a .safetensors")
+    check_plain(predictor, path)
     import torch
     example = torch.zeros(2, 1, predictor.size, predictor.size)
     model = in_onnx(predictor.network.model, example, (IMAGES, LOGITS), {0: "n"})
     if int8:
         model = _in_int8(model, images[:MEASURED])
-    header = json.dumps(header_of(predictor), ensure_ascii=False)
+    header = json.dumps(header_of(predictor))
     none = ", with a further logit of 0 for \"no digit\"" * predictor.no_digit
     onnx.helper.set_model_props(model, {
         "digitfast": header.replace(EXTERNAL, f"\\u{ord(EXTERNAL[0]):04x}{EXTERNAL[1:]}"),  # the same text to JSON

@@ -67,7 +67,7 @@ def open_session(
     try:
         import onnxruntime
     except ImportError as e:
-        raise BadSetting(f"{path} needs onnxruntime: pip install 'digitfast[onnx]'") from e
+        raise BadSetting(f"{path} needs onnxruntime: pip install onnxruntime") from e
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what is wrong is said here, in one line
     options.add_session_config_entry("session.load_model_format", "ONNX")

@@ -87,8 +87,9 @@ def fused_adam_step(params, states, lr, mom, sqr_mom, eps, wd, **hypers):
     "A step of Adam with decoupled weight decay, for all `params` in one fused call of torch."
     for p, state in zip(params, states, strict=True):
         if "grad_avg" not in state:
-            state |= {"grad_avg": torch.zeros_like(p), "sqr_avg": torch.zeros_like(p),
-                      "step": torch.zeros((), device=p.device)}
+            state |= {"grad_avg": torch.zeros_like(p), "sqr_avg": torch.zeros_like(p), "step": 0}
+        if not isinstance(state["step"], torch.Tensor):  # a state of fastai's Adam has a number
+            state["step"] = torch.tensor(float(state["step"]), device=p.device)
     means, squares, steps = ([state[key] for state in states] for key in ("grad_avg", "sqr_avg", "step"))
     adamw(params, [p.grad for p in params], means, squares, [], steps, fused=True, amsgrad=False, maximize=False,
           beta1=float(mom), beta2=float(sqr_mom), lr=float(lr), weight_decay=float(wd), eps=float(eps))

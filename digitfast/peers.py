@@ -5,7 +5,6 @@ runs each in a process of its own, `python -m digitfast.peers NAME FOLDER SEED`,
 the next. All of it is written anew after the descriptions that are named.
 """
 import json
-import resource
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -43,9 +42,9 @@ def bare(arch: str, folder: Path, seed: int, bs: int | None = None, epochs: int 
     from fastai.torch_core import set_seed
 
     from digitfast.arithmetic import choose_precision, training_arithmetic
+    from digitfast.lean import channels_last
     from digitfast.learners import digit_learner
     from digitfast.loaders import digit_dls
-    from digitfast.tensors import channels_last
     from digitfast.training import keep_freed_memory
     start = time.perf_counter()
     set_seed(seed)
@@ -238,6 +237,7 @@ PEERS = {
 
 def main(name: str, folder: str, seed: str) -> None:
     "Measure one peer and print it as JSON, with the process's peak memory (without its worker processes)."
+    import resource  # here, as Windows has none
     timing = PEERS[name](Path(folder) if folder != "mnist" else folder, int(seed))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     print(json.dumps({**asdict(timing), "peak_bytes": peak}))

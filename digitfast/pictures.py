@@ -13,6 +13,10 @@ from digitfast.errors import BadImage
 
 #: Formats that are read: those of cameras, scanners and drawing programs. None of them starts another program.
 FORMATS = ("BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+#: What a folder's pictures are known by.
+PICTURES = {".bmp", ".gif", ".heic", ".ico", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff",
+            ".webp"}
+CLUTTER = {"Thumbs.db", "desktop.ini"}  # what operating systems leave in folders of pictures
 MOST_PIXELS = 178_000_000  # of one picture; a little more and Pillow refuses it as a bomb
 MOST_SEEN = 3_000_000  # pixels of a picture that digits are looked for in: 2000 × 1500 of a photo, say
 _TURN = Image.Transpose
@@ -22,7 +26,7 @@ UPRIGHT = {2: _TURN.FLIP_LEFT_RIGHT, 3: _TURN.ROTATE_180, 4: _TURN.FLIP_TOP_BOTT
 
 
 def read_grey(
-    fn: str | Path | bytes,  # an image file, or the bytes of one
+    fn,  # path of an image file, the bytes of one, one that is open for reading, or an opened PIL image
 ) -> Image.Image:  # mode "L"
     "A picture as 8 bits of grey, turned as its camera says. Raises: `BadImage`, which names the file."
     with _opened(fn) as image:
@@ -30,22 +34,20 @@ def read_grey(
 
 
 def read_picture(
-    picture,  # a path, the bytes of an image file, a PIL image, an array or a tensor
+    picture,  # a path, the bytes of an image file, an open one, a PIL image, an array or a tensor
 ) -> tuple[np.ndarray, float]:  # uint8 `[h, w]`, and its pixels to one of the picture
     """A photo, scan or drawing as grey of at most three million pixels, turned as its camera says.
 
-    Of an animation it is the first image. What is transparent becomes paper: black behind light ink, white behind dark.
+    Of several pages, and of an animation, it is the first one, and a warning says so. What is transparent becomes
+    paper: black behind light ink, white behind dark.
     Raises: `BadImage`, which names the file.
     """
-    if isinstance(picture, (str, Path, bytes)):
+    if is_file(picture) or isinstance(picture, Image.Image):
         with _opened(picture) as image:
             full = max(image.size)
-            image.draft("L", _size_seen(image))  # a JPEG is decoded at a part of its size at once
+            if image is not picture:
+                image.draft("L", _size_seen(image))  # a JPEG is decoded at a part of its size at once
             image = _grey(image)
-    elif isinstance(picture, Image.Image):
-        with _refused("the PIL image"):
-            _check_size(picture, "the PIL image")
-            image, full = _grey(picture), max(picture.size)
     else:
         image = array_image(picture)
         full = max(image.size)
@@ -67,18 +69,58 @@ def one_line_name(
     return text if text and text.isprintable() else repr(text)
 
 
+def is_file(
+    picture,
+) -> bool:
+    "Whether a picture is given as a path, as the bytes of an image file, or as a file that is open for reading."
+    return isinstance(picture, (str, Path, bytes)) or callable(getattr(picture, "read", None))
+
+
 @contextmanager
-def _opened(fn: str | Path | bytes) -> Iterator[Image.Image]:
-    "The image in a file or in bytes; whatever goes wrong with it becomes a `BadImage`."
-    name = f"{len(fn)} bytes" if isinstance(fn, bytes) else one_line_name(fn)
-    with _refused(name), io.BytesIO(fn) if isinstance(fn, bytes) else open(fn, "rb") as file:
-        start = file.read(12)
-        if start[4:8] == b"ftyp" and start[8:] in (b"heic", b"heix", b"mif1", b"msf1"):
-            raise BadImage(f"{name} cannot be read as a picture: HEIC is not read; save or send it as JPEG")
+def _opened(fn) -> Iterator[Image.Image]:
+    "The image in a file or in bytes, or an opened one; whatever goes wrong with it becomes a `BadImage`."
+    if isinstance(fn, Image.Image):
+        with _refused("the PIL image"):
+            _check_size(fn, "the PIL image")
+            yield fn
+        return
+    name = one_line_name(fn) if isinstance(fn, (str, Path)) else "the open file"
+    if isinstance(fn, bytes):
+        name = f"{len(fn)} bytes"
+    with _refused(name), open(fn, "rb") if isinstance(fn, (str, Path)) else io.BytesIO(_content(fn)) as file:
+        _check_format(file.read(12), name)
         file.seek(0)
         with Image.open(file, formats=FORMATS) as image:
             _check_size(image, name)
+            more = _further_pages(image)
             yield image
+    if more:
+        warnings.warn(f"{name} {more}; only the first is read", stacklevel=4)
+
+
+def _content(fn) -> bytes:
+    "The bytes of an image file, or of one that is open."
+    content = fn if isinstance(fn, bytes) else fn.read()
+    if not isinstance(content, bytes):
+        raise BadImage('a file that is open as text is no picture; open it with mode "rb"')
+    return content
+
+
+def _check_format(start: bytes, name: str) -> None:
+    "Raise `BadImage` for a file of a known format that is not read, by its first 12 bytes."
+    if start[4:8] == b"ftyp" and start[8:] in (b"heic", b"heix", b"mif1", b"msf1"):
+        raise BadImage(f"{name} cannot be read as a picture: HEIC is not read; save or send it as JPEG")
+    if start.startswith(b"%PDF"):
+        raise BadImage(f"{name} cannot be read as a picture: PDF is not read; save its pages as PNG, as by "
+                       "pdftoppm -r 200 -png FILE.pdf page")
+
+
+def _further_pages(image: Image.Image) -> str:
+    "What a file holds besides the image that is read, in words."
+    if image.format == "TIFF":
+        pages = getattr(image, "n_frames", 1)
+        return f"has {pages} pages" if pages > 1 else ""
+    return "has several images" if image.format != "MPO" and getattr(image, "is_animated", False) else ""
 
 
 @contextmanager
@@ -151,7 +193,7 @@ def fit_square(
 
 
 def array_image(
-    array,  # `[h, w]`, `[1, h, w]`, `[h, w, 1]` or `[h, w, 3]`; integers are 0..255, floats and booleans 0..1
+    array,  # `[h, w]`, or with 1, 3 (RGB) or 4 (RGBA) channels in front or behind; integers 0..255, floats 0..1
 ) -> Image.Image:  # mode "L"
     "An array, or a tensor of torch's, as a picture. Raises: `BadImage`."
     try:
@@ -164,12 +206,14 @@ def array_image(
     shape = array.shape
     if array.ndim == 3 and 1 in (shape[0], shape[2]):
         array = array[0] if shape[0] == 1 else array[:, :, 0]
-    if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and shape[2] == 3)):
-        raise BadImage(f"an array of shape {list(shape)} is no picture; "
-                       "allowed are [h, w], [1, h, w], [h, w, 1] and [h, w, 3]")
+    elif array.ndim == 3 and shape[0] in (3, 4) and shape[2] not in (3, 4):
+        array = np.moveaxis(array, 0, 2)
+    if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+        raise BadImage(f"an array of shape {list(shape)} is no picture; allowed are [h, w], and with 1, 3 or 4 "
+                       "channels [c, h, w] and [h, w, c]")
     top = 1 if array.dtype.kind in "fb" else 255
     if not (array.dtype.kind in "fbiu" and array.min() >= 0 and array.max() <= top):  # a NaN compares false
         raise BadImage(f"an array of {array.dtype} is no picture, or out of range; "
                        "allowed are integers in 0..255 and floats in 0..1")
     array = (array * 255).round().astype(np.uint8) if top == 1 else array.astype(np.uint8)
-    return Image.fromarray(array).convert("L")
+    return _flat(Image.fromarray(np.ascontiguousarray(array)))

@@ -1,4 +1,5 @@
 """A trained network that answers for images, whatever file it is kept in. No need of torch, but for .safetensors."""
+import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from digitfast import __version__
 from digitfast.calibration import probabilities
@@ -17,6 +19,7 @@ from digitfast.onnx_files import read_onnx
 from digitfast.sealed import read_sealed, write_sealed
 
 PACKED = Path(__file__).parent / "data" / "digitnet.safetensors"
+MODEL = "model.safetensors"  # the network in a run folder
 SUFFIXES = (".safetensors", ".onnx")  # of files that hold no code
 NAMES = ("arch", "vocab", "size", "form", "no_digit", "temperature", "threshold")  # fields of a header as they are here
 BATCH = 512  # images that a network is asked of at once
@@ -78,10 +81,14 @@ def predictor_of(
     Without a `summary` nothing is known of the images' form: they are taken as they come.
     Raises: `BadSetting` for images that are not square.
     """
+    from fastai.data.transforms import IntToFloatTensor
+
     from digitfast.networks import TorchNetwork
     summary = summary or {}
     settings, calibration = summary.get("settings", {}), summary.get("calibration", {})
-    dl = learn.dls.test_dl([np.zeros((SIDE, SIDE), np.uint8)], num_workers=0)
+    file = io.BytesIO()
+    Image.new("L", (SIDE, SIDE)).save(file, "PNG")
+    dl = learn.dls.test_dl([file.getvalue()], num_workers=0)
     seen = dl.one_batch()[0]
     _, channels, height, width = seen.shape
     if height != width:
@@ -91,7 +98,9 @@ def predictor_of(
         "The images as the learner's transforms leave them."
         return dl.after_batch((x.mul(255).repeat(1, channels, 1, 1).to(dl.device).as_subclass(type(seen)),))[0]
     facts = {key: summary[key] for key in FACTS if key in summary}
-    return Predictor(TorchNetwork(learn.model.to(dl.device), as_trained), list(map(str, learn.dls.vocab)),
+    changed = channels > 1 or any(type(tfm) is not IntToFloatTensor and tfm.split_idx != 0 for tfm in dl.after_batch.fs)
+    network = TorchNetwork(learn.model.to(dl.device), as_trained if changed else None)
+    return Predictor(network, list(map(str, learn.dls.vocab)),
                      bool(settings.get("non_digits")), calibration.get("temperature", 1.0),
                      calibration.get("threshold", 0.5), settings.get("arch", ""), height,
                      FORMS[settings.get("source") != "mnist"],
@@ -106,7 +115,18 @@ def save_predictor(
     if not (predictor.arch and hasattr(predictor.network, "model")):
         raise BadSetting("a .safetensors holds a network of torch's whose arch is known by name, such as one of a run; "
                          "export this one as .pkl")
+    check_plain(predictor, path)
     return write_sealed(path, predictor.network.model.state_dict(), header_of(predictor))
+
+
+def check_plain(
+    predictor: Predictor,
+    path: object,  # of the file to write, for the message
+) -> None:
+    "Raise `BadSetting` for a network whose images go through transforms of its `Learner`, which a file cannot hold."
+    if getattr(predictor.network, "before", None):
+        raise BadSetting(f"{path} cannot hold what the images go through first, such as Normalize or three channels; "
+                         "train without that, or export the learner as .pkl")
 
 
 def header_of(predictor: Predictor) -> dict[str, Any]:
@@ -117,15 +137,18 @@ def header_of(predictor: Predictor) -> dict[str, Any]:
 
 
 def open_predictor(
-    path: str | Path,  # of a .safetensors that `save_predictor` wrote, or an .onnx from `digitfast export`
+    path: str | Path,  # of a .safetensors from `save_predictor`, an .onnx from `digitfast export`, or a run folder
 ) -> Predictor:
     """The network in a file that can hold no code.
 
     Whatever the file says is checked. Raises: `RunNotFound`, `BadData`, `BadSetting` where onnxruntime is missing.
     """
     path = Path(path)
+    if (path / MODEL).is_file():
+        path = path / MODEL
     if path.suffix not in SUFFIXES or not path.is_file():
-        raise RunNotFound(f"{path} is no file; a {' or '.join(SUFFIXES)} from `digitfast export` is wanted")
+        what = f"is a folder without {MODEL}" if path.is_dir() else "is no network" if path.exists() else "is not there"
+        raise RunNotFound(f"{path} {what}; it must be a run folder, or a {' or '.join(SUFFIXES)} of digitfast export")
     if path.suffix == ".onnx":
         network, header = read_onnx(path)
         header = check_header(header, path)

@@ -27,12 +27,12 @@ class _Ended(BaseException):
 
 def process_count() -> int:
     "How many processes work together; 1 where no launcher has started more."
-    return max(1, int(os.environ.get("WORLD_SIZE", 1)))
+    return max(1, _number("WORLD_SIZE", 1))
 
 
 def process_rank() -> int:
     "The place of this process among them: 0 is the first, which alone prints and writes."
-    return int(os.environ.get("RANK", 0))
+    return _number("RANK", 0)
 
 
 def is_first() -> bool:
@@ -158,13 +158,23 @@ def on_gpus() -> bool:
     return torch.cuda.is_available()
 
 
+def _number(name: str, default: int) -> int:
+    "The whole number in a variable of the environment; `default` where it is not set, or empty."
+    text = os.environ.get(name) or str(default)
+    try:
+        return int(text)
+    except ValueError:
+        raise BadSetting(f"the environment has {name}={text!r}, which must be a whole number; launchers such as "
+                         "torchrun set it, otherwise leave it unset") from None
+
+
 def _join() -> None:
     "Take this process's GPU, and make the process group where a script of the user's own has made none."
     try:
         import accelerate  # noqa: F401 - what fastai trains with
     except ImportError as e:
         raise BadSetting(f"{process_count()} processes can train together with the package accelerate: "
-                         "pip install 'digitfast[distributed]'") from e
+                         "pip install accelerate") from e
     import torch
     if missing := [name for name in LAUNCHED_WITH if name not in os.environ]:
         raise BadSetting(f"WORLD_SIZE={process_count()} is set, and {' and '.join(missing)} not; torchrun and "
@@ -174,7 +184,7 @@ def _join() -> None:
         if _here() > gpus:
             raise BadSetting(f"{_here()} processes are more than the {gpus} GPUs of this machine; take "
                              f"--nproc_per_node {gpus}")
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(_number("LOCAL_RANK", 0))
     elif _here() == process_count():  # by the name of a machine, gloo may find an interface that is not to be had
         for loopback in LOOPBACKS & {name for _, name in socket.if_nameindex()}:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
@@ -192,7 +202,7 @@ def _leave() -> None:
 
 def _here() -> int:
     "How many of the processes are on this machine."
-    return int(os.environ.get("LOCAL_WORLD_SIZE", process_count()))
+    return _number("LOCAL_WORLD_SIZE", process_count())
 
 
 def _tried(func: Callable[[], Any]) -> tuple[Any, Exception | None]:

@@ -73,4 +73,4 @@ def log_callback(name: str) -> Any:
     try:
         return resolve(LOGS[name])
     except ImportError as e:
-        raise BadSetting(f"log={name!r} needs the package {name}: pip install 'digitfast[{name}]'") from e
+        raise BadSetting(f"log={name!r} needs the package {name}: pip install {name}") from e

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
+from digitfast.accuracy import Evidence, evidence_of
 from digitfast.digit_form import SIDE
 from digitfast.errors import BadData
-from digitfast.evaluation import Evidence
+from digitfast.folders import HELD_OUT, find_splits, split_name
 from digitfast.label_errors import confident_label_errors, cross_validated_chances, label_margins
-from digitfast.loaders import DigitDataLoaders, ResidentDL, digit_dls
+from digitfast.loaders import DigitDataLoaders, digit_dls
+from digitfast.predictor import Predictor
+from digitfast.resident import ResidentDL
 from digitfast.run_folders import Run
 from digitfast.sources import digits_path
 
@@ -40,7 +43,7 @@ class LabelErrors:
 class RunEvidence:
     "Everything that a report shows."
     run: Run
-    measured_on: str  # "test images", or "held-out training images"
+    measured_on: str  # "test images", "validation images", or `HELD_OUT`
     chances: np.ndarray  # float64 `[n, classes + 1]`, the last one of "no digit"
     labels: np.ndarray  # int64 `[n]`
     evidence: Evidence
@@ -66,30 +69,26 @@ def gather_evidence(
     dls = digit_dls(path, **kept, resident=True)
     small = dls if kept["size"] == SIDE else digit_dls(path, **{**kept, "size": SIDE}, resident=True)
     read = time.perf_counter()
-    chances, labels = _answers(run, dls), dls.valid.labels.cpu().numpy()
-    vocab = list(dls.vocab)
-    loss = -np.log(chances[np.arange(len(labels)), labels].clip(1e-12))
-    confusion = np.zeros((len(vocab), len(vocab)), dtype=int)
-    np.add.at(confusion, (labels, chances[:, :-1].argmax(axis=1)), 1)
-    worst = np.argsort(-loss, kind="stable")[:WORST].tolist()
+    predictor, labels, vocab = _same_classes(run.predictor(), dls), dls.valid.labels.cpu().numpy(), list(dls.vocab)
+    chances = predictor.chances(dls.valid.pixels.cpu().numpy())
+    worst = np.argsort(chances[np.arange(len(labels)), labels], kind="stable")[:WORST].tolist()
     asked = time.perf_counter()
     training, measured = _label_errors(small, path)
     known = run.summary.get("data", {}).get("sha256")
     return RunEvidence(
-        run, "held-out training images" if kept["holdout"] else "test images", chances, labels,
-        Evidence(vocab, confusion, float(loss.mean())), _shown(small.valid, path, vocab, chances, worst),
+        run, HELD_OUT if kept["holdout"] else split_name(find_splits(path)[1]), chances, labels,
+        evidence_of(chances, labels, vocab, predictor.threshold), _shown(small.valid, path, vocab, chances, worst),
         training, measured, None if known is None else dls.checksum() == known,
         {"reading the images": read - start, "asking the network": asked - read,
          "looking for wrong labels": time.perf_counter() - asked})
 
 
-def _answers(run: Run, dls: DigitDataLoaders) -> np.ndarray:
-    "Calibrated probabilities of the run's network for the validation images."
-    predictor = run.predictor()
+def _same_classes(predictor: Predictor, dls: DigitDataLoaders) -> Predictor:
+    "`predictor`, if its classes are those of `dls`."
     if predictor.vocab != list(dls.vocab):
-        raise BadData(f"{dls.path} has the classes {', '.join(dls.vocab)}; {run.path.name} was trained on "
+        raise BadData(f"{dls.path} has the classes {', '.join(dls.vocab)}; the network was trained on "
                       f"{', '.join(predictor.vocab)}")
-    return predictor.chances(dls.valid.pixels.cpu().numpy())
+    return predictor
 
 
 def _label_errors(dls: DigitDataLoaders, path: Path) -> list[LabelErrors]:

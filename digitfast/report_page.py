@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from digitfast import __version__
+from digitfast.accuracy import accuracy_interval
 from digitfast.calibration import accuracy_over_coverage, expected_calibration_error, reliability
 from digitfast.charts import Axis, Line, axis_for, interval_bar, line_chart, reliability_chart
 from digitfast.errors import BadSetting
-from digitfast.evaluation import accuracy_interval
 from digitfast.files import whole_file
+from digitfast.folders import HELD_OUT
 from digitfast.markup import (
     as_text,
     facts_table,
@@ -31,7 +32,7 @@ from digitfast.run_folders import Run, find_run
 STYLE = Path(__file__).parent / "web" / "report.css"
 COVERAGES = tuple(round(1 - i / 100, 2) for i in range(51))  # 1 to 0.5
 #: Nothing but what is in the file may be loaded, whatever stands in it.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; base-uri 'none'"
 
 
 def write_report(
@@ -79,19 +80,22 @@ def report_page(
 
 def _head(shown: RunEvidence) -> str:
     summary, evidence, settings = shown.run.summary, shown.evidence, shown.run.summary["settings"]
-    right, (low, high) = int(np.trace(evidence.confusion)), evidence.interval
-    epochs = f"{settings['epochs']} epoch{'s' if settings['epochs'] != 1 else ''}"
+    right, (low, high) = evidence.right, evidence.interval
+    epochs = f"{as_text(settings['epochs'])} epoch{'s' if settings['epochs'] != 1 else ''}"
     start = min(0.99, math.floor(20 * low) / 20)
-    tells = ("They are for reporting: settings are better chosen on held-out training images (--holdout 0.1)."
-             if shown.measured_on == "test images" else
-             "That is for choosing settings; the test images were left alone, to report on what is chosen.")
+    tells = {"test images": "They are for reporting: settings are better chosen on held-out training images "
+                            "(--holdout 0.1).",
+             "validation images": "They may choose settings; what is chosen is better reported on others, such as "
+                                  "those of a test folder.",
+             HELD_OUT: "That is for choosing settings; the test images were left alone, to report on what is chosen."
+             }[shown.measured_on]
     notes = []
     if shown.same_images is False:
         notes.append("The images are no longer those of the training: their checksum is another.")
     if round(summary["accuracy"] * evidence.n) != right:
         notes.append(f"When it was trained, its accuracy was {percent(summary['accuracy'])} on "
                      f"{summary['validation_images']:,} images.")
-    error = expected_calibration_error(shown.chances, shown.labels)
+    error = _calibration_error(shown)
     facts = [("mistakes", f"{evidence.n - right:,}"), ("calibration error", percent(error)),
              ("doubtful labels, training", f"{shown.training_errors.found:,}" if not shown.training_errors.missing
               else "–"), (f"doubtful labels, {shown.measured_on.split()[0]}", f"{shown.measured_errors.found:,}"),
@@ -205,10 +209,11 @@ def _belief(shown: RunEvidence) -> str:
             for n, sure, right in reliability(shown.chances, shown.labels).tolist() if n]
     coverage = [(100 * part, value) for part, value in accuracy_over_coverage(
         shown.chances, shown.labels, COVERAGES).items()]
-    error = expected_calibration_error(shown.chances, shown.labels)
+    error = _calibration_error(shown)
     calibrated = shown.run.summary.get("calibration")
-    how = (f"Its probabilities are divided by a temperature of {calibrated['temperature']:g}, which the same held-out "
-           "images set." if calibrated else "Its probabilities are shown as the network gives them.")
+    how = (f"Its logits are divided by a temperature of {calibrated['temperature']:g}, which the same held-out images "
+           "set; the error is cross-validated, the chart is not." if calibrated else
+           "Its probabilities are shown as the network gives them.")
     x, y = Axis("part that is answered (coverage)", 50, 100, "{:g}%".format), axis_for(
         "right among them", [value for _, value in coverage], percent_tick, high=1.0)
     some = [[f"{part:.0%}", percent(value)] for part, value in accuracy_over_coverage(
@@ -225,6 +230,13 @@ def _belief(shown: RunEvidence) -> str:
             + '</div>' + note("Accuracy over coverage: whoever leaves the least sure answers to a person gets fewer "
                               "mistakes.")
             + rows_table(["answered", "right"], some))
+
+
+def _calibration_error(shown: RunEvidence) -> float:
+    "Measured on the images of the report, or where these have set the temperature, by cross-validation in the run."
+    calibrated = shown.run.summary.get("calibration")
+    return (calibrated["expected_calibration_error"] if calibrated else
+            expected_calibration_error(shown.chances, shown.labels))
 
 
 def _label_errors(shown: RunEvidence) -> str:

@@ -14,10 +14,10 @@ from filelock import FileLock, Timeout
 from digitfast.errors import BadSetting, RunNotFound
 from digitfast.files import whole_file
 from digitfast.pictures import fit_square, read_grey
-from digitfast.predictor import SUFFIXES, Predictor, open_predictor
+from digitfast.predictor import MODEL, SUFFIXES, Predictor, open_predictor
 from digitfast.settings import FILE
 
-LEARNER, MODEL = "learner.pkl", "model.safetensors"
+LEARNER = "learner.pkl"
 HISTORY, STEPS, SUMMARY = "history.csv", "steps.csv", "summary.json"
 KEPT_STEPS = 2000  # lines of a steps.csv, or a few more
 CHECKPOINTS = "checkpoints"  # folder in that of a run that is not finished
@@ -35,7 +35,7 @@ class Run:
         "Its accuracy, with the 95 % interval and what it was measured on."
         low, high = self.summary["accuracy_interval_95"]
         return (f"accuracy {self.summary['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}) on "
-                f"{self.summary['validation_images']:,} images of {self.summary['validated_on']}")
+                f"{self.summary['validation_images']:,} {self.summary['validated_on']}")
 
     def predictor(self) -> Predictor:
         "The trained network as a `Predictor`. No code in a file is run."
@@ -202,9 +202,10 @@ def _read_run(folder: Path) -> Run | None:
 
 def _training_images(predictor: Predictor, n: int) -> np.ndarray:
     "At most `n` of the images that a network was trained on, drawn at random, as it takes them."
-    from digitfast.loaders import find_splits  # so that a folder can be read without fastai
+    from digitfast.folders import class_images, find_splits  # so that a folder can be read without fastai
     from digitfast.sources import digits_path
     path = digits_path(predictor.source, fetch=False)
-    files = sorted((path / find_splits(path, need_valid=False)[0]).glob("*/*"))
+    split = path / find_splits(path, need_valid=False)[0]
+    files = [file for files in class_images(split).values() for file in files]
     chosen = np.random.default_rng(0).permutation(len(files))[:n]
     return np.stack([np.asarray(fit_square(read_grey(files[i]), predictor.size)) for i in chosen])

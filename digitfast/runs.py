@@ -1,10 +1,10 @@
 """A run: digits, a network and a recipe joined, and what comes of it in a folder of its own."""
 import inspect
 import json
-import math
 import shutil
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -17,20 +17,22 @@ import numpy as np
 import torch
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
-from fastai.torch_core import set_seed
 from fastcore.basics import noop
 
+from digitfast.accuracy import accuracy_interval
 from digitfast.arithmetic import choose_precision
 from digitfast.augment import RandomAffine, RandomPen
-from digitfast.calibration import expected_calibration_error, fit_temperature, probabilities
+from digitfast.calibration import calibrate
+from digitfast.callbacks import History, LabelSmoothing, NonDigits, WeightAverage
 from digitfast.checkpoints import checkpointed
 from digitfast.circumstances import circumstances
 from digitfast.digit_form import SIDE
-from digitfast.errors import BadData, BadSetting
-from digitfast.evaluation import accuracy_interval
+from digitfast.errors import BadData, BadSetting, Diverged
 from digitfast.files import whole_file
+from digitfast.folders import HELD_OUT, find_splits, split_name
+from digitfast.headers import MOST_CLASSES
 from digitfast.learners import digit_learner
-from digitfast.loaders import SPLITS, ResidentDL, digit_dls, find_splits
+from digitfast.loaders import digit_dls
 from digitfast.non_digits import non_digits as non_digit_images
 from digitfast.predictor import predictor_of, save_predictor
 from digitfast.processes import (
@@ -44,6 +46,7 @@ from digitfast.processes import (
     process_count,
 )
 from digitfast.registry import log_callback, optimizer
+from digitfast.resident import ResidentDL
 from digitfast.run_folders import (
     CHECKPOINTS,
     HISTORY,
@@ -60,17 +63,7 @@ from digitfast.run_folders import (
 from digitfast.saving import save_learner
 from digitfast.settings import FILE, read_settings, write_settings
 from digitfast.sources import digits_path
-from digitfast.training import (
-    History,
-    LabelSmoothing,
-    NonDigits,
-    WeightAverage,
-    check_recipe,
-    check_seed,
-    train_learner,
-)
-
-REFUSED = 0.008  # part of the held-out digits that "unsure" may be said of
+from digitfast.training import LEAST_STEPS, check_recipe, check_seed, train_learner
 
 
 def train_run(
@@ -169,8 +162,9 @@ def _prepare(settings: dict[str, Any], fetch: bool = True) -> tuple[Learner, lis
     path = digits_path(given.source, fetch)
     if path == Path(given.source).expanduser().absolute():
         settings = {**settings, "source": str(path)}  # so that the run can be repeated from another folder
-    set_seed(given.seed)
     dls = digit_dls(path, bs=given.bs, holdout=given.holdout, seed=given.seed, size=given.size, batch_tfms=batch_tfms)
+    if len(dls.vocab) > MOST_CLASSES:
+        raise BadSetting(f"{path} has {len(dls.vocab):,} classes; a run can have {MOST_CLASSES:,} at most")
     learn = digit_learner(dls, given.arch, opt_func=opt_func, wd=given.wd, **moms)
     choose_precision(given.precision, learn.model, dls.device)  # likewise what cannot be had, before there is a folder
     if given.non_digits:
@@ -199,7 +193,7 @@ def _train(folder: Path, settings: dict[str, Any], learn: Learner, cbs: list, st
                    "data": {"path": str(dls.path), "sha256": checksum, "training_images": len(dls.train_ds)}}
         return done_once(partial(_written, folder, summary, learn, start - checkpoints.before))
     except BaseException as e:
-        if is_unfinished(folder) and not isinstance(e, BadSetting):  # that says itself what has to be changed
+        if is_unfinished(folder) and not isinstance(e, (BadSetting, Diverged)):  # which say what has to be changed
             e.add_note(f"go on with: {launched(f'fit --resume {folder}')}")
         raise
 
@@ -209,7 +203,7 @@ def _written(folder: Path, summary: dict[str, Any], learn: Learner, start: float
     and at last the summary. `start` is the time at which it began, on the clock of `time.perf_counter`."""
     settings = summary["settings"]
     write_steps(folder, learn.recorder.lrs, learn.recorder.losses)
-    summary = {**summary, **_results(learn, bool(settings["holdout"]), bool(settings["non_digits"])),
+    summary = {**summary, **_results(learn, settings),
                "precision": choose_precision(settings["precision"], learn.model, learn.dls.device),
                **circumstances(learn.dls.device)}
     pickled = save_learner(learn, folder / LEARNER)
@@ -223,20 +217,6 @@ def _written(folder: Path, summary: dict[str, Any], learn: Learner, start: float
 def _without_checkpoints(folder: Path) -> None:
     "Remove the checkpoints of a finished run, once nobody holds their lock. What cannot be removed stays."
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-
-
-def test_folder(
-    source: str,  # what `digits_path` takes, or a folder of class folders
-    fetch: bool = True,  # as for `digits_path`
-) -> Path:
-    "The folder of test images of `source`: its test split, or itself where it has no splits."
-    path = digits_path(source, fetch)
-    try:
-        return path / find_splits(path)[1]
-    except BadData:
-        if any(d.name in {name for pair in SPLITS for name in pair} for d in path.iterdir()):
-            raise
-        return path
 
 
 def _check_amounts(wd: float | None, non_digits: float) -> None:
@@ -269,27 +249,36 @@ def _non_digits(dls: DataLoaders, seed: int) -> torch.Tensor:
 
 
 def _calibration(learn: Learner, no_digit: bool) -> dict[str, float]:
-    "What held-out images say of the probabilities: the temperature that makes them right, and where to say \"unsure\"."
+    "What held-out images say of the probabilities."
     with learn.no_bar():
         outputs, labels = (t.numpy() for t in learn.get_preds(dl=learn.dls.valid, act=noop))
-    temperature = fit_temperature(outputs, labels, no_digit)
-    before, after = (probabilities(outputs, t, no_digit) for t in (1.0, temperature))
-    return {"temperature": round(temperature, 4),
-            "threshold": round(float(np.quantile(after[:, :-1].max(1), REFUSED)), 4),
-            "expected_calibration_error": round(expected_calibration_error(after, labels), 5),
-            "without_temperature": round(expected_calibration_error(before, labels), 5)}
+    return calibrate(outputs, labels, no_digit)
 
 
-def _results(learn: Learner, holdout: bool, no_digit: bool) -> dict[str, Any]:
+def _results(learn: Learner, settings: dict[str, Any]) -> dict[str, Any]:
     "Losses and accuracy of the last epoch, the accuracy with its 95 % interval, and what held-out images say."
     last = dict(zip(learn.recorder.metric_names[1:-1], learn.recorder.values[-1], strict=True))
-    if not all(map(math.isfinite, last.values())):
-        warnings.warn("the loss is not a number: training has diverged; take a smaller lr", stacklevel=3)
     n = len(learn.dls.valid_ds)
-    low, high = accuracy_interval(round(last["accuracy"] * n), n)
-    losses = {key: value if math.isfinite(value) else None for key, value in last.items()}
-    return {"accuracy": last["accuracy"], "accuracy_interval_95": [low, high], "validation_images": n,
-            "validation_loss": losses["valid_loss"], "training_loss": losses["train_loss"],
-            "validated_on": "held-out training images" if holdout else "the test split",
-            **({"calibration": _calibration(learn, no_digit)} if holdout else {}),
+    interval = accuracy_interval(round(last["accuracy"] * n), n)
+    _warn_of_doubts(learn, interval, settings)
+    split = find_splits(learn.dls.path, need_valid=not settings["holdout"])[1]
+    return {"accuracy": last["accuracy"], "accuracy_interval_95": list(interval), "validation_images": n,
+            "validation_loss": last["valid_loss"], "training_loss": last["train_loss"],
+            "validated_on": HELD_OUT if settings["holdout"] else split_name(split),
+            **({"calibration": _calibration(learn, bool(settings["non_digits"]))} if settings["holdout"] else {}),
             "parameters": sum(p.numel() for p in learn.model.parameters())}
+
+
+def _warn_of_doubts(learn: Learner, interval: tuple[float, float], settings: dict[str, Any]) -> None:
+    "Say so where a network cannot have learned much, and what to try."
+    steps, per_epoch = len(learn.recorder.losses), len(learn.dls.train)
+    classes = Counter(file.parent.name for file in learn.dls.valid_ds.items)
+    commonest, count = classes.most_common(1)[0]
+    if interval[0] <= count / classes.total():
+        warnings.warn(f"the network is hardly better than one that always says {commonest}; try more epochs, or "
+                      f"another learning rate than lr={settings['lr']:g} (see digitfast lr-find)", stacklevel=3)
+    if steps < LEAST_STEPS:
+        smaller = max(1, min(settings["bs"], len(learn.dls.train_ds) // 20))
+        warnings.warn(f"the network was trained for only {steps} steps, and most need {LEAST_STEPS} or more; "
+                      f"try epochs={-(-LEAST_STEPS // per_epoch)}"
+                      + (f", or smaller batches: bs={smaller}" if smaller < settings["bs"] else ""), stacklevel=3)

@@ -22,7 +22,7 @@ def write_sealed(
     "Write a sealed file, in one step: a file of that name is always whole. Raises: `OSError`, as for a full disk."
     from safetensors.torch import save  # here, as checksums of other files need no torch
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    blank = save(tensors, {"digitfast": json.dumps(facts, ensure_ascii=False), "sha256": BLANK})
+    blank = save(tensors, {"digitfast": json.dumps(facts), "sha256": BLANK})
     return write_with_checksum(path, blank, _SEAL)
 
 

@@ -54,7 +54,7 @@ def write_settings(
     "Write one named run, so that `read_settings` gives `values` again."
     config = _parser()
     config[run] = {key: "" if value is None else str(value) for key, value in values.items()}
-    with whole_file(Path(path)) as part, open(part, "w", encoding="utf-8") as file:
+    with whole_file(Path(path)) as part, open(part, "w", encoding="utf-8", errors="surrogateescape") as file:
         config.write(file)
 
 
@@ -90,7 +90,7 @@ def _parser() -> configparser.ConfigParser:
 def _read(path: Path) -> dict[str, dict[str, str]]:
     parser = _parser()
     try:
-        parser.read_string(path.read_text(encoding="utf-8"), source=str(path))
-    except (configparser.Error, UnicodeDecodeError) as e:
+        parser.read_string(path.read_text(encoding="utf-8-sig", errors="surrogateescape"), source=str(path))
+    except configparser.Error as e:
         raise BadSetting(f"{path} is no settings file: {' '.join(str(e).split())}") from e
     return {name: dict(parser[name]) for name in parser.sections()}

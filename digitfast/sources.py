@@ -20,7 +20,6 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 from fastai.data.external import URLs, fastai_path, untar_data
-from fastai.data.transforms import image_extensions
 from fastcore.net import urlopen
 from filelock import FileLock
 
@@ -77,14 +76,6 @@ def _asked_for(url: str, name: str, fetch: bool) -> str:
         raise DataNotFound(f"a file names {name!r} as the source of its digits, and what a file names is not fetched. "
                            f"If you trust it, fetch it first: digitfast data {name}")
     return url
-
-
-def class_counts(
-    folder: Path,  # a split's folder, for example `mnist_png/training`
-) -> dict[str, int]:
-    "The number of images in each class folder of one split, classes in alphabetical order."
-    return {d.name: sum(f.suffix.lower() in image_extensions and not f.name.startswith(".") for f in d.iterdir())
-            for d in sorted(folder.iterdir()) if d.is_dir() and not d.name.startswith(".")}
 
 
 def _is_whole_mnist(path: Path) -> bool:

@@ -51,28 +51,16 @@ def load_pixels(
     return torch.from_numpy(pixels)
 
 
-def channels_last(
-    images: torch.Tensor,  # `[n, channels, height, width]`
-) -> torch.Tensor:
-    """The same images, with the channels of a pixel next to each other in memory: convolutions take them at once.
-
-    torch's own `memory_format` leaves images of one channel as they are, and a network works on in the format it sees.
-    """
-    _, channels, height, width = images.shape
-    images = images.contiguous(memory_format=torch.channels_last)
-    return images.as_strided(images.shape, (height * width * channels, 1, width * channels, channels))
-
-
 def pixels_checksum(
-    names: Sequence[str],  # of the images, such as "training/3/7.png"
-    pixels: torch.Tensor,  # uint8 `[len(names), h, w]`
+    *splits: tuple[Sequence[str], torch.Tensor],  # names such as "training/3/7.png"; their pixels, uint8 `[n, h, w]`
 ) -> str:  # SHA-256 as hexadecimal digits
-    "One checksum over names and pixels, whatever order they are in and however the files are compressed."
+    "One checksum over the names and pixels of each split, in their order, however the files are compressed."
     digest = hashlib.sha256()
-    rows = pixels.cpu().numpy()
-    for i in sorted(range(len(names)), key=names.__getitem__):
-        digest.update(os.fsencode(names[i]) + b"\0")
-        digest.update(rows[i])
+    for names, pixels in splits:
+        digest.update(b"%d images\0" % len(names))
+        for name, row in zip(names, pixels.cpu().numpy(), strict=True):
+            digest.update(os.fsencode(name) + b"\0")
+            digest.update(row)
     return digest.hexdigest()
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from sklearn.datasets import load_digits
 
-from digitfast.answers import PICTURES
+from digitfast.accuracy import Evidence, evidence_of, is_found, sure_answers
 from digitfast.calibration import accuracy_over_coverage, expected_calibration_error
 from digitfast.errors import BadData
 from digitfast.ink import SMALL, find_ink
@@ -54,6 +54,8 @@ def answer_pictures(
         squares.append(np.asarray(fit_square(Image.fromarray(grey), predictor.size)))
         if min(grey.shape) < SMALL:
             forms.append(network_form(find_ink(grey, ink).density, predictor))
+            if not forms[-1].any():
+                rows[i] = nothing
         else:
             digit, _ = read_digit(picture, predictor, ink)
             rows[i] = nothing if digit is None else np.array([*digit.probabilities.values(), digit.no_digit])
@@ -68,29 +70,26 @@ def evaluate_pictures(
     predictor: Predictor,
     folder: str | Path,  # of class folders
     as_is: bool = False,  # whether the pictures are as those that the network was trained on, and want only their size
-):
+) -> Evidence:
     """The `Evidence` of the pictures in class folders, brought into MNIST's form unless they are taken as they are.
 
     Raises: `BadData`, `BadImage`.
     """
-    from digitfast.evaluation import Evidence
-    files = sorted(f for f in Path(folder).glob("*/*") if f.suffix.lower() in PICTURES)
-    if not files:
-        raise BadData(f"{folder} holds no class folders with images")
+    from digitfast.folders import class_images  # imports fastai
+    images = class_images(Path(folder))
     index = {label: i for i, label in enumerate(predictor.vocab)}
-    if strange := {f.parent.name for f in files} - set(index):
-        raise BadData(f"{folder} has classes that the network does not know: {', '.join(sorted(strange))}; "
+    if strange := sorted(images.keys() - index.keys()):
+        raise BadData(f"{folder} has classes that the network does not know: {', '.join(strange)}; "
                       f"it knows {', '.join(index)}")
-    labels = np.array([index[f.parent.name] for f in files])
+    files = [file for of_class in images.values() for file in of_class]
+    labels = np.array([index[file.parent.name] for file in files])
+    if not files:
+        raise BadData(f"{folder} holds no images in its class folders")
     if as_is:
-        squares = [np.asarray(fit_square(read_grey(f), predictor.size)) for f in files]
-        chances = predictor.chances(np.stack(squares))
+        chances = predictor.chances(np.stack([np.asarray(fit_square(read_grey(f), predictor.size)) for f in files]))
     else:
         chances = answer_pictures(predictor, files, labels).chances
-    confusion = np.zeros((len(index), len(index)), dtype=int)
-    np.add.at(confusion, (labels, chances[:, :-1].argmax(1)), 1)
-    right = chances[np.arange(len(files)), labels]
-    return Evidence(list(index), confusion, float(-np.log(right.clip(1e-12)).mean()))
+    return evidence_of(chances, labels, list(index), predictor.threshold)
 
 
 def evaluate_sets(
@@ -100,7 +99,8 @@ def evaluate_sets(
     "Print a table over all sets, with the accuracy as they come and through MNIST's form. Raises: `BadData`."
     if predictor.vocab != list("0123456789"):
         raise BadData(f"the sets are of the ten digits; this network knows {', '.join(predictor.vocab)}")
-    show(f"{'set':46} {'n':>6}  {'as it comes':>11}  {'read':>8}  {'unsure or none':>14}")
+    show(f"{'set':46} {'n':>6}  {'as it comes':>11}  {'read':>8}  {'right, sure':>11}  {'wrong, sure':>11}  "
+         f"{'refused':>8}")
     test = digits_path() / "testing"
     files = sorted(test.glob("*/*.png"))
     mnist = answer_pictures(predictor, files, [int(f.parent.name) for f in files])
@@ -127,9 +127,11 @@ def evaluate_sets(
 
 
 def _show(show: Callable[[str], None], name: str, answers: Answers, predictor: Predictor) -> None:
-    as_is, read = ((c[:, :-1].argmax(1) == answers.labels).mean() for c in (answers.as_is, answers.chances))
-    unsure = (answers.chances[:, :-1].max(1) < predictor.threshold).mean()
-    show(f"{name:46} {len(answers.labels):6,}  {as_is:11.2%}  {read:8.2%}  {unsure:14.2%}")
+    as_is, read = (((c[:, :-1].argmax(1) == answers.labels) & is_found(c)).mean()
+                   for c in (answers.as_is, answers.chances))
+    sure = sure_answers(answers.chances, answers.labels, predictor.threshold)
+    show(f"{name:46} {len(answers.labels):6,}  {as_is:11.2%}  {read:8.2%}  {sure.right:11.2%}  {sure.wrong:11.2%}  "
+         f"{sure.refused:8.2%}")
 
 
 def _show_rows(show, predictor: Predictor, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> None:
@@ -165,8 +167,9 @@ def _show_refused(show, predictor: Predictor, fonts: dict[str, Path], rng: np.ra
         sets["letters of the handwriting fonts"] = [picture for picture, _ in font_digits(fonts.values(), LETTERS)]
     for name, pictures in sets.items():
         answers = answer_pictures(predictor, pictures, [0] * len(pictures))
-        refused = (answers.chances[:, :-1].max(1) < predictor.threshold).mean()
-        show(f"{'no digit: ' + name:46} {len(pictures):6,}  {'':11}  {'':8}  {refused:14.2%}")
+        sure = sure_answers(answers.chances, answers.labels, predictor.threshold)
+        show(f"{'no digit: ' + name:46} {len(pictures):6,}  {'':11}  {'':8}  {'':11}  {sure.right + sure.wrong:11.2%}  "
+             f"{sure.refused:8.2%}")
 
 
 def _show_trust(show, mnist: Answers) -> None:

@@ -77,7 +77,8 @@ def fit(
     Several processes train it together, each with its share of every batch, when a launcher starts them:
     torchrun --nproc_per_node 2 -m digitfast fit
     """
-    given = {key: value for key, value in locals().items()
+    options = dict(locals())
+    given = {key: value for key, value in options.items()
              if key not in ("run", "settings", "resume") and value is not None}
     from digitfast.runs import resume_run, train_run
     from digitfast.sources import digits_path
@@ -109,7 +110,8 @@ def lr_find(
     plot: Annotated[str, typer.Option(help="PNG to write the curve of loss over learning rate to.")] = "lr_find.png",
 ):
     "Try out learning rates on a few batches, print fastai's suggestions and save the plot."
-    given = {key: value for key, value in locals().items() if key != "plot" and value is not None}
+    options = dict(locals())
+    given = {key: value for key, value in options.items() if key != "plot" and value is not None}
     from digitfast.lr_find import find_lr
     for name, rate in find_lr(plot=plot, **given).items():
         print(f"{name:8} {rate:.2g}")

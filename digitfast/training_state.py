@@ -1,6 +1,8 @@
 """All that a training has come to between two batches: taken from a `Learner`, and given to another one."""
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,14 +16,13 @@ from fastcore.foundation import L
 def take_state(
     learn: Learner,  # between two batches of a training
     trains_on: bool,  # whether the optimiser is still needed
-) -> dict[str, Any]:  # for `give_state` and `set_random_state`; its tensors are those of `learn`, not copies
-    """Weights, optimiser, schedule, records, random generators, and what callbacks with a `state_dict` of their own
-    have to keep."""
+) -> dict[str, Any]:  # for `give_state`; its tensors are those of `learn`, not copies
+    "Weights, optimiser, schedule, records, and what callbacks with a `state_dict` of their own have to keep."
     recorder = learn.recorder
     return {
         "model": get_model(learn.model).state_dict(),
         "opt": learn.opt.state_dict() if trains_on else None,
-        "scaler": learn.scaler.state_dict() if hasattr(learn, "scaler") else None,  # of fp16
+        "scaler": learn.scaler.state_dict() if getattr(learn, "scaler", None) else None,  # of fp16
         "callbacks": {cb.name: cb.state_dict() for cb in _with_state(learn)},
         "recorder": {
             "values": recorder.values, "iters": recorder.iters,
@@ -29,8 +30,7 @@ def take_state(
             "losses": torch.stack(recorder.losses) if recorder.losses else None,
             "smooth_loss": [recorder.smooth_loss.count, recorder.smooth_loss.val],
             "epoch_seconds": time.time() - recorder.start_epoch},
-        "train_iter": learn.train_iter, "pct_train": learn.pct_train,
-        "random": take_random_state()}
+        "train_iter": learn.train_iter, "pct_train": learn.pct_train}
 
 
 def give_state(
@@ -38,7 +38,7 @@ def give_state(
     state: dict[str, Any],  # from `take_state`
     within_epoch: bool,  # whether it was taken within an epoch, and not at the end of one
 ) -> None:
-    "Bring `learn` to where the other one was, but for the random generators: they are used until a batch is drawn."
+    "Bring `learn` to where the other one was, but for the random generators (`set_random_state`)."
     device, recorder = next(learn.model.parameters()).device, learn.recorder
     get_model(learn.model).load_state_dict(state["model"])
     if state["opt"]:
@@ -71,16 +71,25 @@ def take_random_state() -> dict[str, Any]:
 
 
 def set_random_state(
-    state: dict[str, Any],  # from `take_state`
+    state: dict[str, Any],  # from `take_random_state`
 ) -> None:
     "Have Python, numpy and torch draw what they drew after the state was taken."
-    state = state["random"]
     random.setstate(python_state(state["python"]))
     kind, words, *rest = state["numpy"]
     np.random.set_state((kind, np.array(words, np.uint32), *rest))
     torch.set_rng_state(state["torch"])
     if len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    "After the context all generators are as before it."
+    state = take_random_state()
+    try:
+        yield
+    finally:
+        set_random_state(state)
 
 
 def python_state(

@@ -12,12 +12,13 @@ import digitfast
 PACKAGE = Path(digitfast.__file__).parent
 RANKS = {  # as in the README's "How it is built"; a module imports only modules of a lower rank
     "__init__": 0, "errors": 0, "files": 0, "registry": 1, "charts": 1, "processes": 1,
+    "accuracy": 1, "cuda_graphs": 1,
     "sources": 2, "pictures": 2, "models": 2, "losses": 2, "optim": 2, "sealed": 2, "settings": 2, "options": 2,
-    "cuda_graphs": 1,
-    "lean": 2, "arithmetic": 2, "augment": 2, "circumstances": 2, "headers": 2, "digit_form": 2, "ink_net": 2,
+    "arithmetic": 2, "augment": 2, "circumstances": 2, "headers": 2, "digit_form": 2, "ink_net": 2,
     "segments": 2, "letters": 2, "training_state": 2, "distributed": 2, "console": 2,
-    "checkpoints": 3, "images": 3, "calibration": 3, "networks": 3, "onnx_files": 3, "non_digits": 3, "photos": 3,
-    "markup": 3, "tensors": 4, "ink": 4, "pages": 4, "predictor": 4,
+    "lean": 3, "folders": 3, "callbacks": 3, "images": 3,
+    "calibration": 3, "networks": 3, "onnx_files": 3, "non_digits": 3, "photos": 3,
+    "markup": 3, "checkpoints": 4, "resident": 4, "tensors": 4, "ink": 4, "pages": 4, "predictor": 4,
     "loaders": 5, "learners": 5, "training": 5, "evaluation": 5, "saving": 5, "reading": 5, "onnx_export": 5,
     "lr_find": 6, "run_folders": 6, "figures": 6, "label_errors": 6, "runs": 7, "answers": 7, "report": 7,
     "report_page": 8, "draw_page": 8, "test_sets": 8, "peers": 8, "bench": 8,

@@ -7,6 +7,7 @@ import torch
 
 from digitfast.calibration import (
     accuracy_over_coverage,
+    calibrate,
     expected_calibration_error,
     fit_temperature,
     probabilities,
@@ -112,3 +113,55 @@ def test_no_digit_is_no_answer():
     chances = np.array([[0.3, 0.1, 0.6]])
     assert accuracy_over_coverage(chances, np.array([0]), (1.0,)) == {1.0: 1.0}
     assert expected_calibration_error(chances, np.array([0])) == pytest.approx(0.7)
+
+
+def network(n, sharpness, seed, wrong=0):
+    "Logits of a network that is right but for `wrong` images, and how sure it is: `sharpness` times what is right."
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 10, n)
+    logits = rng.normal(0, 1, (n, 10))
+    logits[np.arange(n), (labels + (np.arange(n) < wrong)) % 10] += 6
+    return logits * sharpness, labels
+
+
+@pytest.mark.parametrize("sharpness", [0.3, 1.0, 5.0, 100.0])
+def test_24_images_without_a_mistake_make_no_network_surer_of_itself(sharpness):
+    found = calibrate(*network(24, sharpness, 0))
+    assert found["temperature"] >= 1 and found["threshold"] == 0.5
+    logits, labels = network(2000, sharpness, 1, wrong=60)
+    chances = probabilities(logits, found["temperature"])
+    wrong = chances[:, :-1].argmax(1) != labels
+    assert wrong.sum() >= 60 and not (chances[wrong, :-1].max(1) > 0.999).any()
+
+
+def test_many_mistakes_set_the_temperature():
+    logits, labels = drawn(2.0)
+    found = calibrate(logits, labels)
+    assert found["temperature"] == pytest.approx(2, rel=0.1) != 1
+    assert found["expected_calibration_error"] < 0.02 < found["without_temperature"]
+
+
+def test_the_error_is_measured_on_images_that_the_temperature_was_not_fitted_to(monkeypatch):
+    logits, labels = drawn(2.0)
+    fitted = []
+
+    def fit(logits, labels, no_digit):
+        fitted.append(len(labels))
+        return 1.0 if len(fitted) <= 5 else 7.0
+    monkeypatch.setattr("digitfast.calibration.fit_temperature", fit)
+    found = calibrate(logits, labels)
+    assert fitted == [len(labels) * 4 // 5] * 5 + [len(labels)] and found["temperature"] == 7
+    assert found["expected_calibration_error"] == found["without_temperature"]
+
+
+@pytest.mark.parametrize("n, place", [(123, None), (124, 0), (1000, 7)])
+def test_the_threshold_is_an_images_probability_once_there_are_enough(n, place):
+    logits, labels = network(n, 1.0, 3)
+    surest = np.sort(probabilities(logits, calibrate(logits, labels)["temperature"])[:, :-1].max(1))
+    wanted = 0.5 if place is None else surest[place]
+    assert calibrate(logits, labels)["threshold"] == pytest.approx(wanted, abs=0.02)
+
+
+@pytest.mark.parametrize("n", [1, 2, 6])
+def test_few_images_are_enough_not_to_fail(n):
+    assert calibrate(*network(n, 1.0, 0))["temperature"] >= 1

@@ -270,7 +270,7 @@ def test_ctrl_c_asks_for_a_last_checkpoint(whole, digits, tmp_path, monkeypatch,
 
 # SIGKILL, as the system sends it when memory runs out: at the n-th call of what is named.
 MOMENTS = {
-    "in a step": ("digitfast.optim", "adamw", 10), "in a forward pass": ("digitfast.training", "with_no_digit", 12),
+    "in a step": ("digitfast.optim", "adamw", 10), "in a forward pass": ("digitfast.callbacks", "with_no_digit", 12),
     "before a checkpoint is on the disk": ("os", "fsync", 9), "before a checkpoint has its name": ("os", "replace", 9),
     "before a line of the history": ("csv", "writer", 2),
     "when the best one gets its name": ("os", "link", 1), "in the calibration": ("digitfast.runs", "_calibration", 1),

@@ -17,7 +17,7 @@ from PIL import Image
 from digitfast import cli, train_run
 from digitfast.registry import ARCHITECTURES, OPTIMIZERS
 
-COMMANDS = ["fit", "lr-find", "evaluate", "report", "predict", "export", "data", "runs", "bench"]
+COMMANDS = ["fit", "lr-find", "evaluate", "report", "predict", "read", "draw", "export", "data", "runs", "bench"]
 DIGITFAST = [sys.executable, "-m", "digitfast"]
 
 
@@ -33,7 +33,7 @@ def one_line(err):
 
 
 def test_fit_evaluate_predict_export(run_cli, fitted, digits, tmp_path):
-    assert re.search(r"accuracy \d\d\.\d\d% \(95 % interval .*\) on 120 images of the test split", fitted)
+    assert re.search(r"accuracy \d\d\.\d\d% \(95 % interval .*\) on 120 test images", fitted)
     assert "saved in runs/simple" in fitted
     code, out, err = run_cli("evaluate", "simple")
     accuracy = re.search(r"accuracy (\S+%)", fitted).group(1)
@@ -116,7 +116,7 @@ def test_predict_answers_what_it_can(run_cli, fitted, digits, tmp_path):
     (["fit", "--arch", "resnet81"], 1, "Did you mean resnet18"),
     (["fit", "--opt", "adma"], 1, "Did you mean adam"),
     (["fit", "--run", "article"], 1, "article-pytorch"),
-    (["fit", "--epochs", "0"], 1, "epochs=0"),
+    (["fit", "--epochs", "0"], 1, "epochs must be"),
     (["fit", "--source", "nowhere"], 1, "Allowed: 'mnist'"),
     (["fit", "--settings", "absent.ini"], 1, "absent.ini"),
     (["fit", "--epochs", "two"], 2, "'--epochs': Input should be a valid integer"),
@@ -168,7 +168,7 @@ def test_fit_offers_all_settings_with_their_defaults(run_cli, monkeypatch):
 def test_piped_output_has_no_control_characters(digits, tmp_path):
     args = [*DIGITFAST, "fit", "--arch", "simple", "--source", str(digits), "--bs", "32", "--epochs", "2"]
     done = subprocess.run(args, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert not done.stderr
+    assert one_line(done.stderr) and "only 18 steps" in done.stderr and "try epochs=17" in done.stderr
     assert len(done.stdout.splitlines()) == 1 + 2 + 3  # header, epochs, result
     assert all(c.isprintable() or c == "\n" for c in done.stdout)
 
@@ -195,10 +195,10 @@ def test_ctrl_c_on_a_terminal(digits, tmp_path):
 
 
 def test_resume(run_cli, digits, tmp_path, monkeypatch):
-    from digitfast import training
-    fit = ["fit", "--arch", "simple", "--source", digits, "--bs", 32, "--epochs", 4]
+    from digitfast import History
+    fit = ["fit", "--arch", "simple", "--source", digits, "--bs", 32, "--epochs", 20]
     assert run_cli(*fit, "--name", "whole")[0] == 0
-    monkeypatch.setattr(training.History, "after_epoch", interrupt_in_the_third(training.History.after_epoch))
+    monkeypatch.setattr(History, "after_epoch", interrupt_in_the_third(History.after_epoch))
     code, out, err = run_cli(*fit, "--name", "mine")
     assert (code, err) == (130, "digitfast: interrupted; go on with: digitfast fit --resume runs/mine\n")
     monkeypatch.undo()
@@ -214,7 +214,7 @@ def test_resume(run_cli, digits, tmp_path, monkeypatch):
     assert code == 0 and not err and out.startswith("going on at epoch ") and "saved in runs/mine" in out
     lines = [[line.rsplit(",", 1)[0] for line in (tmp_path / f"runs/{name}/history.csv").read_text().splitlines()]
              for name in ("whole", "mine")]
-    assert lines[0] == lines[1] and len(lines[0]) == 5
+    assert lines[0] == lines[1] and len(lines[0]) == 21
     code, out, err = run_cli("fit", "--resume", "mine")
     assert code == 1 and "runs/mine is finished" in err
 

@@ -141,7 +141,7 @@ def test_what_is_not_captured(digits, replays):
     def patched(learn): learn.one_batch = learn.one_batch
     assert fit() and fit(lambda learn: setattr(learn, "loss_func", torch.nn.functional.cross_entropy))
     assert not any(map(fit, (metrics, loss, layer, hook, weight_hook, patched)))
-    def elsewhere(learn): learn.dls.train.device = "meta"
+    def elsewhere(learn): learn.dls.train._device = torch.device("meta")
     assert not fit(elsewhere) and not fit(batch_tfms=RandomPen()) and not fit(resident=False, num_workers=0)
 
 

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from digitfast.accuracy import Evidence, accuracy_interval
 from digitfast.errors import BadData
-from digitfast.evaluation import Evidence, accuracy_interval, evaluate_learner, predict_files
+from digitfast.evaluation import evaluate_learner, predict_files
 
 
 def test_evidence_of_counts():

@@ -9,7 +9,7 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
 
 from digitfast import digit_dls
-from digitfast.lean import LeanLearner
+from digitfast.lean import LeanLearner, channels_last
 from digitfast.models import simple_net
 
 
@@ -79,3 +79,13 @@ def test_batches_of_another_device(digits):
     learn.model.to("meta")
     learn.dls.device = torch.device("meta")
     assert [t.device.type for t in learn._set_device((torch.zeros(1), torch.zeros(1)))] == ["meta", "meta"]
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 5, 6), (4, 3, 5, 6)])
+def test_channels_last(shape):
+    "The same values, and a network goes on in the same format."
+    x = torch.rand(shape)
+    y = channels_last(x)
+    assert torch.equal(x, y) and y.stride(1) == 1 and torch.equal(channels_last(y), x)
+    out = torch.nn.Conv2d(shape[1], 8, 3)(y)
+    assert out.is_contiguous(memory_format=torch.channels_last) and not out.is_contiguous()

@@ -1,12 +1,23 @@
+import os
+import random
+
 import numpy as np
 import pytest
 import torch
+from fastai.data.transforms import Normalize, get_image_files
+from fastai.torch_core import set_seed
+from fastai.vision.core import TensorImage, imagenet_stats
 from fastai.vision.data import ImageDataLoaders
+from fastai.vision.learner import vision_learner
+from fastai.vision.models import resnet18
+from fasttransform import Transform
 from PIL import Image
+from torch.nn.utils import parameters_to_vector
 
-from digitfast import loaders
+from digitfast import loaders, simple_learner
 from digitfast.errors import BadData, BadImage, BadSetting, DataNotFound
-from digitfast.loaders import ResidentDL, digit_dls, folder_facts
+from digitfast.loaders import DigitDataLoaders, digit_dls, folder_facts
+from digitfast.resident import ResidentDL
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["resident", "files"])
@@ -161,11 +172,14 @@ def test_resident_batches_equal_those_of_files(both, digits):
                                            val_bs=128, num_workers=0)
     for split in (0, 1):
         idxs = torch.randperm(len(both[0][split].dataset)).tolist()
+        names = list(both[0][split].dataset.items)
+        place = {file: i for i, file in enumerate(fastais[split].dataset.items)}  # fastai's come as they are listed
+        theirs = [place[names[i]] for i in idxs]
         batches = [list(loaders[split].new(get_idxs=lambda idxs=idxs: idxs, shuffle=False, drop_last=False))
-                   for loaders in (*both, fastais)]
+                   for loaders, idxs in ((both[0], idxs), (both[1], idxs), (fastais, theirs))]
         for ours, files, theirs in zip(*batches, strict=True):
             assert type(ours[0]) is type(files[0]) and type(ours[1]) is type(files[1])
-            assert ours[0].is_contiguous(memory_format=torch.channels_last) and ours[0].stride(1) == 1
+            assert ours[0].stride() == theirs[0].stride()
             for other in (files, theirs):
                 assert torch.equal(ours[0].cpu(), other[0].cpu()) and torch.equal(ours[1].cpu(), other[1].cpu())
 
@@ -229,6 +243,88 @@ def test_checksum_sees_pixels_and_names(copy_of_digits):
     assert folder_facts(copy_of_digits)["sha256"] == before["sha256"]
     image.rename(image.with_name("00.png"))
     assert folder_facts(copy_of_digits)["sha256"] != before["sha256"]
+
+
+def test_checksum_sees_order_and_splits(digits):
+    held = [digit_dls(digits, holdout=0.2, seed=seed, num_workers=0) for seed in (1, 2)]
+    assert len({dls.checksum() for dls in (*held, digit_dls(digits))}) == 3
+    swapped = DigitDataLoaders(*held[0].loaders[::-1], path=held[0].path)
+    assert swapped.checksum() != held[0].checksum() == digit_dls(digits, holdout=0.2, seed=1).checksum()
+
+
+@pytest.fixture
+def listed_backwards(monkeypatch):
+    "Have folders listed in another order, as another file system may."
+    walk, listdir = os.walk, os.listdir
+
+    def backwards():
+        def walk_back(*args, **kwargs):
+            for root, folders, files in walk(*args, **kwargs):
+                folders[:] = sorted(folders, reverse=True)
+                yield root, folders, sorted(files, reverse=True)
+        monkeypatch.setattr(os, "walk", walk_back)
+        monkeypatch.setattr(os, "listdir", lambda *args: sorted(listdir(*args), reverse=True))
+    return backwards
+
+
+@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize("holdout", [0.0, 0.2])
+def test_the_order_of_a_folders_listing_changes_nothing(digits, listed_backwards, resident, holdout):
+    found = []
+    for other in (lambda: None, listed_backwards):
+        other()
+        dls = digit_dls(digits, bs=32, holdout=holdout, seed=7, resident=resident, num_workers=0)
+        learn = simple_learner(dls)
+        with learn.no_bar(), learn.no_logging():
+            learn.fit(1, 0.01)
+        found.append(([list(dl.dataset.items) for dl in dls.loaders], dls.checksum(), list(dls.vocab),
+                      parameters_to_vector(learn.model.parameters()).tolist()))
+    assert get_image_files(digits / "training")[0] > found[0][0][0][0]  # it is listed in another order now
+    assert found[0] == found[1]
+
+
+def test_the_generators_are_left_as_they_are(digits):
+    states = []
+    for make in (lambda: None, lambda: digit_dls(digits), lambda: digit_dls(digits, holdout=0.2, num_workers=0)):
+        set_seed(5)
+        make()
+        states.append((random.random(), torch.rand(1).item(), np.random.rand()))
+    assert states[0] == states[1] == states[2]
+
+
+def test_a_seed_settles_weights_and_order(digits):
+    def trained(**seed):
+        learn = simple_learner(digit_dls(digits, bs=32, **seed))
+        with learn.no_bar(), learn.no_logging():
+            learn.fit(1, 0.01)
+        return parameters_to_vector(learn.model.parameters()).tolist()
+    set_seed(1)
+    assert trained(seed=3) == trained(seed=3) != trained(seed=4)
+    assert trained() != trained()
+
+
+def test_set_seed_settles_the_order_of_loaders_that_were_made_before(dls):
+    orders = []
+    for seed in (1, 1, 2):
+        set_seed(seed)
+        orders.append(torch.cat([y for _, y in dls.train]).tolist())
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_statistics_of_colour_images_are_refused(digits):
+    with pytest.raises(BadSetting, match="3 channels.*n_in=1"):
+        digit_dls(digits, batch_tfms=Normalize.from_stats(*imagenet_stats))
+    dls = digit_dls(digits, bs=32)
+    with pytest.raises(BadSetting, match="3 channels"):
+        vision_learner(dls, resnet18)
+    assert dls.one_batch()[0].shape[1] == 1
+    dls = digit_dls(digits, bs=32, batch_tfms=[Thrice(), Normalize.from_stats(*imagenet_stats)])
+    assert dls.one_batch()[0].shape[1] == 3  # a transform of one's own makes what one likes
+
+
+class Thrice(Transform):
+    order = 50
+    def encodes(self, x: TensorImage): return x.repeat(1, 3, 1, 1)
 
 
 def test_devices_by_name(digits, monkeypatch):

@@ -421,7 +421,7 @@ def closed() -> Image.Image:
 
 @pytest.mark.parametrize("picture", [
     Image.new("L", (0, 0)), Image.new("RGB", (0, 5)), closed(), Image.new("LAB", (9, 9)), None, 3, "", {}, object(),
-    [[1, 2], [3]], [["a"]], np.zeros((0, 9)), np.zeros((2, 9, 9)), np.zeros((9, 9, 4)), np.zeros((1, 1, 9, 9)),
+    [[1, 2], [3]], [["a"]], np.zeros((0, 9)), np.zeros((2, 9, 9)), np.zeros((9, 9, 5)), np.zeros((1, 1, 9, 9)),
     np.zeros((9, 9), complex), np.zeros((9, 9), object), np.full((9, 9), "a"), np.full((9, 9), np.nan),
     np.full((9, 9), np.inf), np.full((9, 9), 1.1), np.full((9, 9), -1), np.full((9, 9), 256),
     np.zeros((9, 9), "datetime64[s]"), np.zeros(9, "u1,u1"), torch.zeros(9, 9).to_sparse(),

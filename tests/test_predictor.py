@@ -163,7 +163,7 @@ def test_cut_off_or_changed(file, percent):
 
 def test_no_file(tmp_path):
     for path in (tmp_path / "absent.safetensors", tmp_path, "", "a\0b.safetensors"):
-        with pytest.raises(RunNotFound, match="a .safetensors or .onnx from `digitfast export` is wanted"):
+        with pytest.raises(RunNotFound, match="must be a run folder, or a .safetensors or .onnx"):
             open_predictor(path)
 
 

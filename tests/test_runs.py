@@ -5,9 +5,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from digitfast import BadSetting, DigitError, RunNotFound, UnknownName, find_run, list_runs, resume_run, runs, train_run
+from digitfast import (
+    BadSetting,
+    DigitError,
+    Diverged,
+    RunNotFound,
+    UnknownName,
+    callbacks,
+    find_run,
+    list_runs,
+    resume_run,
+    runs,
+    train_run,
+)
 from digitfast.loaders import folder_facts
-from digitfast.run_folders import unfinished_runs
+from digitfast.run_folders import is_unfinished, unfinished_runs
 from digitfast.settings import named_runs, read_settings
 
 
@@ -159,11 +171,42 @@ def test_a_relative_source_is_kept_as_an_absolute_one(quick, digits, monkeypatch
     assert train_run(**{**quick, "source": digits.name}).summary["settings"]["source"] == str(digits)
 
 
-def test_a_diverged_run_says_so_in_valid_json(quick):
-    with pytest.warns(UserWarning, match="smaller lr"):
-        run = train_run(**{**quick, "lr": 1e30})
-    text = (run.path / "summary.json").read_text()
-    assert json.loads(text, parse_constant=lambda name: pytest.fail(name))["validation_loss"] is None
+@pytest.mark.parametrize("holdout", [0.0, 0.2])
+def test_a_training_that_diverges_ends_there(quick, tmp_path, holdout, capsys):
+    with pytest.raises(Diverged, match=r"diverged in epoch 0: the loss is (nan|inf) after \d+ steps; .* smaller"):
+        train_run(**{**quick, "lr": 1e30, "epochs": 3, "holdout": holdout})
+    assert not list((tmp_path / "runs").iterdir()) and "nan" not in capsys.readouterr().out
+
+
+def test_a_training_that_diverges_later_keeps_its_last_checkpoint(quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(callbacks.DivergenceCheck, "after_train",
+                        lambda self: self._check(float("nan") if self.epoch == 2 else 0.0))
+    with pytest.raises(Diverged, match="in epoch 2") as caught:
+        train_run(**{**quick, "epochs": 3})
+    assert is_unfinished(tmp_path / "runs/simple") and not getattr(caught.value, "__notes__", None)
+
+
+@pytest.mark.parametrize("settings, words", [
+    ({"epochs": 1}, "trained for only 9 steps, .* try epochs=17, or smaller batches: bs=15"),
+    ({"epochs": 1, "lr": 1e-9}, "hardly better than one that always says 0")])
+def test_a_result_that_cannot_be_trusted_is_told(quick, settings, words):
+    with pytest.warns(UserWarning, match=words):
+        train_run(**{**quick, **settings})
+
+
+def test_more_classes_than_a_file_can_have_are_refused_before_training(quick, tmp_path, monkeypatch):
+    monkeypatch.setattr("digitfast.runs.MOST_CLASSES", 9)
+    with pytest.raises(BadSetting, match="has 10 classes; a run can have 9 at most"):
+        train_run(**quick)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("valid, words", [("testing", "120 test images"), ("valid", "120 validation images")])
+def test_a_split_is_called_what_it_is(quick, copy_of_digits, valid, words):
+    if valid == "valid":
+        (copy_of_digits / "training").rename(copy_of_digits / "train")
+        (copy_of_digits / "testing").rename(copy_of_digits / "valid")
+    assert train_run(**{**quick, "source": str(copy_of_digits)}).result.endswith("on " + words)
 
 
 def test_a_damaged_summary_hides_no_other_run(quick, tmp_path):
@@ -179,7 +222,8 @@ def test_a_damaged_summary_hides_no_other_run(quick, tmp_path):
 @pytest.mark.parametrize("wrong, error, message", [
     ({"seed": -1}, BadSetting, "seed=-1"), ({"seed": 2**70}, BadSetting, "seed="), ({"size": 0}, BadSetting, "size=0"),
     ({"opt": "sdg"}, UnknownName, "Did you mean sgd"), ({"arch": "resnet81"}, UnknownName, "resnet18"),
-    ({"epochs": 0}, BadSetting, "epochs=0"), ({"lr": -1.0}, BadSetting, "lr=-1"), ({"mom": 1.0}, BadSetting, "mom=1"),
+    ({"epochs": 0}, BadSetting, "epochs must .*not 0"), ({"lr": -1.0}, BadSetting, "lr must .*not -1"),
+    ({"mom": 1.0}, BadSetting, "mom=1"),
     ({"opt": "basic", "mom": 0.9}, BadSetting, "no momentum"), ({"wd": -1.0}, BadSetting, "wd=-1"),
     ({"opt": "basic", "wd": 0.1}, BadSetting, "no weight decay"),
     ({"augment": -1.0}, BadSetting, "strength -1"), ({"augment": 9.0}, BadSetting, "strength 9"),

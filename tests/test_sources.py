@@ -19,11 +19,11 @@ from fastai.data.external import URLs, fastai_cfg, fastai_path
 
 from digitfast import sources
 from digitfast.errors import BadData, DataNotFound
+from digitfast.folders import class_counts
 from digitfast.sources import (
     MNIST_COUNTS,
     PACKED_MNIST,
     PACKED_MNIST_SHA256,
-    class_counts,
     digits_path,
 )
 

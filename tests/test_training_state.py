@@ -12,7 +12,7 @@ def test_the_generators_draw_on():
     tensors = {}
     kept = pack({"random": take_random_state()}, tensors)
     drawn = [random.random(), np.random.rand(), torch.rand(1)]
-    set_random_state(unpack(kept, tensors))
+    set_random_state(unpack(kept, tensors)["random"])
     assert drawn == [random.random(), np.random.rand(), torch.rand(1)]
 
 
