@@ -129,11 +129,11 @@ def _measure(name: str, folder: str | Path, seed: int, home: Path | None) -> dic
 def _sample(digits: Path, to: Path) -> Path:
     "Every tenth image of `digits`, copied."
     for split in find_splits(digits):
-        for files in class_images(digits / split).values():
-            for file in files[::SAMPLE]:
-                copy = to / file.relative_to(digits)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, copy)
+        files = [file for files in class_images(digits / split).values() for file in files]
+        for file in files[::SAMPLE]:
+            copy = to / file.relative_to(digits)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
     return to
 
 

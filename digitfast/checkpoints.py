@@ -63,6 +63,7 @@ def checkpointed(
     if state:
         _compare(state["facts"], facts, folder)
         state["random"] = state["random"][process_rank()]
+        torch.set_num_threads(min(state["threads"], os.cpu_count() or 1))  # sums are the same with as many as before
         if is_first():
             print(f"going on at epoch {state['epoch']}, batch {state['batch']}", flush=True)
     checkpoints = Checkpoints(folder, facts, state)
@@ -142,7 +143,7 @@ class Checkpoints(Callback):
             self.lowest = loss
         tensors: dict[str, torch.Tensor] = {}
         state = pack({"epoch": epoch, "batch": batch, "seconds": self.seconds, "lowest": self.lowest,
-                      "shuffling": self.shuffling, "random": random,
+                      "threads": torch.get_num_threads(), "shuffling": self.shuffling, "random": random,
                       **take_state(self.learn, epoch < self.n_epoch)}, tensors)
         path = self.folder / f"{epoch:06}-{batch:06}.safetensors"
         try:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from digitfast import __version__
+from digitfast.cpu_threads import look_on
 from digitfast.errors import BadSetting, DigitError, ProcessEnded
 from digitfast.network_commands import draw, evaluate, export, predict, read, report
 from digitfast.options import complain
@@ -51,6 +52,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 def main() -> None:
     "Run the command line. Mistakes are one line on stderr: exit code 1, 2 for the command's own words, 130 for Ctrl-C."
+    look_on()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # a file name need not be text that it can take
     for plans_of_a_library in (DeprecationWarning, FutureWarning):

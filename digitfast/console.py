@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import fastai.callback.progress  # noqa: F401 - gives Learner no_bar
 from fastai.callback.core import Callback
+from fastai.imports import noop
 from fastai.learner import Learner, Recorder
-from fastcore.basics import noop
 
 from digitfast.cuda_graphs import BESIDE
 from digitfast.processes import is_first

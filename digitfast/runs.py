@@ -26,6 +26,7 @@ from digitfast.calibration import calibrate
 from digitfast.callbacks import History, LabelSmoothing, NonDigits, WeightAverage
 from digitfast.checkpoints import checkpointed
 from digitfast.circumstances import circumstances
+from digitfast.cpu_threads import fitting_threads
 from digitfast.digit_form import SIDE
 from digitfast.errors import BadData, BadSetting, Diverged
 from digitfast.files import whole_file
@@ -185,10 +186,10 @@ def _train(folder: Path, settings: dict[str, Any], learn: Learner, cbs: list, st
     ready = time.perf_counter()
     try:
         facts = {**known, "processes": process_count(), "the checksum of the data": checksum}
-        with checkpointed(learn, folder / CHECKPOINTS, facts) as checkpoints:
+        with fitting_threads(), checkpointed(learn, folder / CHECKPOINTS, facts) as checkpoints:
             train_learner(learn, given.epochs, given.lr, given.schedule, given.precision, cbs=cbs)
-            trained = checkpoints.seconds
-        summary = {"run": folder.name, "settings": settings, "processes": process_count(),
+            trained, threads = checkpoints.seconds, torch.get_num_threads()
+        summary = {"run": folder.name, "settings": settings, "processes": process_count(), "threads": threads,
                    "seconds": {"preparation": round(ready - start, 2), "training": round(trained, 2)},
                    "data": {"path": str(dls.path), "sha256": checksum, "training_images": len(dls.train_ds)}}
         return done_once(partial(_written, folder, summary, learn, start - checkpoints.before))

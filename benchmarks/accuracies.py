@@ -1,0 +1,42 @@
+"""The accuracies in the README's table "Results": the named runs of settings.ini, each over some seeds, on MNIST.
+
+    python benchmarks/accuracies.py benchmarks/results/accuracies.json [RUN ...]
+
+Accuracy is on the 10,000 test images, after the last epoch; nothing is chosen by it. What is in the file already is
+not trained again, so an interrupted session can be gone on with. All of it takes some 40 minutes on two cores.
+"""
+import json
+import sys
+from pathlib import Path
+from statistics import mean, stdev
+from tempfile import TemporaryDirectory
+
+from digitfast import train_run
+from digitfast.settings import read_settings
+
+SEEDS = {"digitnet": 5, "digitnet-deep": 3, "article-resnet18": 3, "article-pytorch": 3, "article-basic": 3, "best": 3}
+
+
+def measure(name: str, seed: int) -> dict:
+    "One run, and what it was made with."
+    with TemporaryDirectory() as folder:
+        summary = train_run(**{**read_settings(train_run, name), "seed": seed, "runs": folder, "name": name}).summary
+    kept = ("accuracy", "validation_loss", "training_loss", "seconds", "precision", "threads", "device", "versions")
+    return {"seed": seed, **{key: summary[key] for key in kept}}
+
+
+def main(to: str, *names: str) -> None:
+    file = Path(to)
+    found = json.loads(file.read_text()) if file.is_file() else {}
+    for name in names or SEEDS:
+        rows = found.setdefault(name, [])
+        for seed in range(1, SEEDS[name] + 1):
+            if seed not in [row["seed"] for row in rows]:
+                rows.append(measure(name, seed))
+                file.write_text(json.dumps(found, indent=1) + "\n")
+        accuracies = [100 * row["accuracy"] for row in rows]
+        print(f"{name}: {mean(accuracies):.2f} ± {stdev(accuracies):.2f} %, n = {len(rows)}", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
