@@ -56,8 +56,8 @@ def calibrate(
 
     Errors and threshold are cross-validated: each image counts with the probabilities that the other folds lead to.
     With fewer than `LEAST_MISTAKES` mistakes too little is known to make the network surer of itself. Then it is only
-    made less sure, as far as Laplace's rule of succession asks: of n images that were all right, the next one is right
-    with probability (n + 1) / (n + 2). With too few images to say which are the share `refused`, the threshold is 0.5.
+    made less sure, where Laplace's rule of succession asks for it: of n images that were all right, the next one is
+    right with probability (n + 1) / (n + 2). With too few images to say which are the share `refused`, the threshold is 0.5.
     """
     fit = _fit_cautiously if (logits.argmax(1) != labels).sum() < LEAST_MISTAKES else fit_temperature
     fold = np.random.default_rng(0).permutation(len(labels)) % folds
@@ -74,16 +74,20 @@ def calibrate(
 
 
 def _fit_cautiously(logits: np.ndarray, labels: np.ndarray, no_digit: bool) -> float:
-    "The least temperature, 1 or more, at which answers are no surer than the rule of succession allows: all, and each."
+    """1 for a network that is in the mean no surer than the rule of succession allows; for others the temperature at
+    which it is not, and no single answer surer than that of n right ones."""
     from scipy.optimize import brentq
     n, right = len(labels), (logits.argmax(1) == labels).sum()
 
+    def sure(log_temperature: float) -> np.ndarray:
+        return probabilities(logits, math.exp(log_temperature), no_digit)[:, :-1].max(1)
+
     def excess(log_temperature: float) -> float:
-        sure = probabilities(logits, math.exp(log_temperature), no_digit)[:, :-1].max(1)
-        return max(sure.mean() - (right + 1) / (n + 2), sure.max() - (n + 1) / (n + 2))
+        found = sure(log_temperature)
+        return max(found.mean() - (right + 1) / (n + 2), found.max() - (n + 1) / (n + 2))
 
     high = math.log(MOST_TEMPERATURE)
-    if excess(0) <= 0:
+    if sure(0).mean() <= (right + 1) / (n + 2):
         return 1.0
     return MOST_TEMPERATURE if excess(high) > 0 else math.exp(brentq(excess, 0, high))
 

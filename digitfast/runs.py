@@ -6,7 +6,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -217,7 +217,8 @@ def _written(folder: Path, summary: dict[str, Any], learn: Learner, start: float
 
 def _without_checkpoints(folder: Path) -> None:
     "Remove the checkpoints of a finished run, once nobody holds their lock. What cannot be removed stays."
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    with suppress(OSError):
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
 def _check_amounts(wd: float | None, non_digits: float) -> None:

@@ -69,7 +69,7 @@ def cache_file(
     size: int = 28,  # side of the images, in pixels
 ) -> Path:
     "Where the pixels of the images below `root` are kept."
-    key = hashlib.sha256(str(root.absolute()).encode()).hexdigest()[:12]
+    key = hashlib.sha256(os.fsencode(root.absolute())).hexdigest()[:12]
     return fastai_path("data") / CACHE / f"{root.absolute().name}-{size}-{key}.npz"
 
 

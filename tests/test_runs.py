@@ -1,5 +1,6 @@
 import inspect
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -281,13 +282,14 @@ def test_nothing_that_was_finished_is_removed(quick, tmp_path, monkeypatch, erro
     assert find_run(tmp_path / "runs/simple").summary["accuracy"] > 0
 
 
-def test_checkpoints_that_cannot_be_removed_do_not_fail_the_run(quick, monkeypatch):
-    import os
-    rmdir = os.rmdir
+@pytest.mark.parametrize("module, name", [("os", "rmdir"), ("shutil", "rmtree")])
+def test_checkpoints_that_cannot_be_removed_do_not_fail_the_run(quick, monkeypatch, module, name):
+    module = import_module(module)
+    remove = getattr(module, name)
 
     def full(path, *args, **kwargs):
         if str(path).endswith("checkpoints"):
             raise OSError(39, "Directory not empty", str(path))
-        rmdir(path, *args, **kwargs)
-    monkeypatch.setattr(os, "rmdir", full)
+        remove(path, *args, **kwargs)
+    monkeypatch.setattr(module, name, full)
     assert train_run(**quick).summary["accuracy"] > 0
