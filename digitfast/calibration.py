@@ -57,7 +57,8 @@ def calibrate(
     Errors and threshold are cross-validated: each image counts with the probabilities that the other folds lead to.
     With fewer than `LEAST_MISTAKES` mistakes too little is known to make the network surer of itself. Then it is only
     made less sure, where Laplace's rule of succession asks for it: of n images that were all right, the next one is
-    right with probability (n + 1) / (n + 2). With too few images to say which are the share `refused`, the threshold is 0.5.
+    right with probability (n + 1) / (n + 2). With too few images to say which are the share `refused`, the threshold is
+    0.5.
     """
     fit = _fit_cautiously if (logits.argmax(1) != labels).sum() < LEAST_MISTAKES else fit_temperature
     fold = np.random.default_rng(0).permutation(len(labels)) % folds

@@ -66,8 +66,10 @@ def trained(digits):
 @pytest.fixture
 def run_cli(capsys, monkeypatch, tmp_path):
     "Runs the command line in an empty folder; gives exit code, stdout and stderr."
+    from digitfast import cpu_threads
     from digitfast.cli import main
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cpu_threads, "_look", None)  # the other tests' trainings take all threads again
 
     def run(*args):
         monkeypatch.setattr(sys, "argv", ["digitfast", *map(str, args)])

@@ -12,7 +12,7 @@ import digitfast
 PACKAGE = Path(digitfast.__file__).parent
 RANKS = {  # as in the README's "How it is built"; a module imports only modules of a lower rank
     "__init__": 0, "errors": 0, "files": 0, "registry": 1, "charts": 1, "processes": 1,
-    "accuracy": 1, "cuda_graphs": 1,
+    "accuracy": 1, "cuda_graphs": 1, "cpu_threads": 1,
     "sources": 2, "pictures": 2, "models": 2, "losses": 2, "optim": 2, "sealed": 2, "settings": 2, "options": 2,
     "arithmetic": 2, "augment": 2, "circumstances": 2, "headers": 2, "digit_form": 2, "ink_net": 2,
     "segments": 2, "letters": 2, "training_state": 2, "distributed": 2, "console": 2,
