@@ -133,7 +133,9 @@ def _own_batch_norm(learn: Learner) -> Iterator[None]:
 
 
 def _draw_apart() -> None:
-    "Have the random generators of each process but the first draw something of their own, by the seeds there were."
-    seed = np.random.SeedSequence([torch.randint(2**31, (1,)).item(), process_rank()]).generate_state(1)[0]
+    """Have the random generators of each process but the first draw something of their own, by the seeds there were.
+
+    The first one's, which settle the order of the images, are as in a training by one process."""
     if process_rank():
+        seed = np.random.SeedSequence([torch.randint(2**31, (1,)).item(), process_rank()]).generate_state(1)[0]
         set_seed(int(seed))

@@ -100,10 +100,9 @@ def _opened(fn) -> Iterator[Image.Image]:
 
 def _content(fn) -> bytes:
     "The bytes of an image file, or of one that is open."
-    content = fn if isinstance(fn, bytes) else fn.read()
-    if not isinstance(content, bytes):
+    if isinstance(fn, io.TextIOBase):
         raise BadImage('a file that is open as text is no picture; open it with mode "rb"')
-    return content
+    return fn if isinstance(fn, bytes) else fn.read()
 
 
 def _check_format(start: bytes, name: str) -> None:

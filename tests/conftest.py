@@ -40,6 +40,18 @@ def digits(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def many_digits(digits, tmp_path_factory) -> Path:
+    "Eight times the same digits, so that an epoch has steps enough to learn something. Not to be changed."
+    root = tmp_path_factory.mktemp("many")
+    for file in digits.glob("*/*/*.png"):
+        folder = root / file.parent.relative_to(digits)
+        folder.mkdir(parents=True, exist_ok=True)
+        for i in range(8):
+            (folder / f"{file.stem}-{i}.png").hardlink_to(file)
+    return root
+
+
 @pytest.fixture
 def copy_of_digits(digits, tmp_path) -> Path:
     "The same digits, to be changed."

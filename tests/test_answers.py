@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -80,3 +81,27 @@ def test_the_name_of_a_run_comes_before_the_pictures(run_cli, digits, pictures):
     assert code == 0 and "a.png  0" in out
     code, out, err = run_cli("predict", "digitnet")
     assert code == 1 and "name pictures behind it" in err
+
+
+def test_other_files_of_a_folder_are_named_and_those_that_no_person_sees_are_not(pictures):
+    for name in (".DS_Store", "Thumbs.db", "._a.png"):
+        (pictures / name).write_text("left by an operating system")
+    (pictures / "form.pdf").write_text("a form")
+    with pytest.warns(UserWarning, match="my pictures holds 2 other files, which are left out: form.pdf, notes.txt$"):
+        answers = predict_pictures([pictures])
+    assert [a["file"].split("/")[-1] for a in answers] == ["a.png", "b.png", "c.png"]
+
+
+@pytest.mark.parametrize("name", ["w.pth", "m.pt", "m.h5"])
+def test_weights_of_other_programs_are_no_pictures(run_cli, pictures, tmp_path, name):
+    (tmp_path / name).write_bytes(b"weights")
+    code, out, err = run_cli("predict", name, pictures / "a.png")
+    assert (code, out) == (1, "") and f"{name} is no network that digitfast opens" in err
+
+
+def test_names_that_are_no_text_in_json(run_cli, pictures):
+    strange = os.fsdecode(os.fsencode(pictures) + b"/\xff.png")
+    os.rename(pictures / "a.png", strange)
+    code, out, err = run_cli("predict", "--json", strange)
+    assert (code, err) == (0, "")
+    assert json.loads(out)[0]["file"] == strange

@@ -4,7 +4,7 @@ import pytest
 import torch
 from fastai.vision.core import TensorImageBW
 
-from digitfast import BadSetting, digit_dls
+from digitfast import BadSetting, augment, digit_dls
 from digitfast.augment import ROTATION, SHEAR, RandomAffine, RandomPen
 
 
@@ -107,3 +107,11 @@ def test_strokes_get_wider_and_narrower(monkeypatch):
     assert augment._widen(x).sum() > 1.5 * x.sum() and augment._narrow(x).sum() < 0.7 * x.sum()
     monkeypatch.setattr(augment, "_each", lambda images: torch.full((len(images), 1, 1, 1), 0.5))
     assert augment._cross_out(x).sum() < x.sum() < augment._underline(x * 0.1).sum() + x.sum()
+
+
+@pytest.mark.parametrize(("n", "fewer"), [(28, 9), (28, 14), (28, 23), (28, 28), (28, 1), (5, 3)])
+def test_averages_are_torchs(n, fewer):
+    images = torch.rand(2, 1, n, n)
+    matrix = augment._averages(n, fewer, images)
+    expected = torch.nn.functional.adaptive_avg_pool2d(images, fewer)
+    torch.testing.assert_close(matrix @ images @ matrix.T, expected)

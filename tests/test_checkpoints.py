@@ -109,11 +109,13 @@ def test_other_networks_and_optimisers(digits, tmp_path, monkeypatch, settings):
     assert outcome(resume_run("run", tmp_path / "stopped")) == outcome(expected)
 
 
-def test_images_from_files_go_on_in_their_order(digits, tmp_path, monkeypatch):
+# In an epoch, in validation, behind it.
+@pytest.mark.parametrize("n", [4, BATCHES + 1, BATCHES + 2])
+def test_images_from_files_go_on_in_their_order(digits, tmp_path, monkeypatch, n):
     settings = {"non_digits": 0.0, "epochs": 2}
     monkeypatch.setattr("digitfast.loaders.RESIDENT_BYTES", 0)
     expected = train_run(str(digits), **{**SETTINGS, **settings}, runs=str(tmp_path / "whole"))
-    stopped(monkeypatch, digits, tmp_path / "stopped", 4, **settings)
+    stopped(monkeypatch, digits, tmp_path / "stopped", n, **settings)
     assert outcome(resume_run("run", tmp_path / "stopped")) == outcome(expected)
 
 

@@ -1,22 +1,8 @@
-import numpy as np
 import pytest
 import torch
 
-from digitfast.accuracy import Evidence, accuracy_interval
 from digitfast.errors import BadData
 from digitfast.evaluation import evaluate_learner, predict_files
-
-
-def test_evidence_of_counts():
-    evidence = Evidence(["0", "1", "2"], np.array([[5, 0, 1], [0, 4, 0], [2, 0, 8]]), 0.1)
-    assert evidence.n == 20 and evidence.accuracy == pytest.approx(17 / 20)
-    assert evidence.most_confused() == [("2", "0", 2), ("0", "2", 1)]
-
-
-def test_interval():
-    low, high = accuracy_interval(9950, 10_000)
-    assert low == pytest.approx(0.9934, abs=1e-4) and high == pytest.approx(0.9962, abs=1e-4)  # about ±0.14 points
-    assert accuracy_interval(10, 10)[1] == 1
 
 
 def test_evaluate_agrees_with_fastai(trained, digits):

@@ -8,7 +8,16 @@ from fastai.learner import Learner, load_learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.vision.models import resnet18
 
-from digitfast import BadSetting, NLLLossFlat, UnknownName, article_learner, digit_dls, digit_learner, simple_learner
+from digitfast import (
+    BadSetting,
+    NLLLossFlat,
+    UnknownName,
+    article_learner,
+    digit_dls,
+    digit_learner,
+    digitnet_learner,
+    simple_learner,
+)
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +145,32 @@ def test_on_a_gpu(digits, tmp_path, arch):
         learn.fit_one_cycle(1, 0.01)
         learn.export("learner.pkl")
         assert load_learner(tmp_path / "learner.pkl").predict(digits / "testing/4/30.png")[2].device.type == "cpu"
+
+
+def test_lr_find_leaves_no_trace(digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    learn = digitnet_learner(digit_dls(digits, bs=32, num_workers=0))
+    before = torch.get_rng_state(), {name: t.clone() for name, t in learn.model.state_dict().items()}
+    with learn.no_bar():
+        learn.lr_find(show_plot=False)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert all(torch.equal(t, learn.model.state_dict()[name]) for name, t in before[1].items())
+    assert not list(tmp_path.iterdir()) and not (digits / "models").exists()
+
+
+def test_lr_find_on_a_trained_network_always_answers(digits):
+    learn = digitnet_learner(digit_dls(digits, bs=32, num_workers=0))
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(4, 0.01)
+        assert all(0 < learn.lr_find(show_plot=False).valley < 10 for _ in range(3))
+
+
+def test_dls_that_vision_learner_gave_three_channels(digits, monkeypatch):
+    "It adds imagenet's statistics before it fails on a download."
+    from fastai.vision.all import resnet18, vision_learner
+
+    dls = digit_dls(digits, bs=32, num_workers=0)
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *args, **kwargs: 1 / 0)
+    with pytest.raises((BadSetting, ZeroDivisionError)):
+        vision_learner(dls, resnet18)
+    assert dls.one_batch()[0].shape[1] == 1 and next(digitnet_learner(dls).model.parameters()).shape[1] == 1

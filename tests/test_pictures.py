@@ -194,6 +194,8 @@ GREY = Image.fromarray(BLOCKS)
     encoded(GREY.convert("RGB"), "WEBP", lossless=True),
     BLOCKS, BLOCKS[None], BLOCKS[..., None], np.stack([BLOCKS] * 3, -1), BLOCKS.astype(int), BLOCKS / 255,
     BLOCKS[:, ::-1].copy()[:, ::-1], np.asfortranarray(BLOCKS), BLOCKS.astype(">i4"), BLOCKS.tolist(),
+    np.stack([BLOCKS] * 3), np.dstack([BLOCKS] * 3 + [np.full_like(BLOCKS, 255)]),
+    torch.tensor(BLOCKS).expand(3, -1, -1), io.BytesIO(encoded(GREY, "PNG")),
     torch.tensor(BLOCKS), torch.tensor(BLOCKS / 255, requires_grad=True), torch.tensor(BLOCKS)[None].float() / 255,
 ], ids=lambda p: str(p[:12]) if isinstance(p, bytes) else f"{type(p).__name__} {getattr(p, 'mode', '')}")
 def test_every_form_gives_the_same_pixels(picture):
@@ -436,3 +438,31 @@ def test_what_is_no_picture(picture):
 @pytest.mark.parametrize("size", [(28, 28), (1, 1), (1, 28), (9, 280), (3000, 1), (1, 3000)])
 def test_fit_square_takes_any_proportions(size):
     assert fit_square(Image.new("L", size, 255), 28).size == (28, 28)
+
+
+def test_open_files(tmp_path):
+    GREY.save(tmp_path / "x.png")
+    with open(tmp_path / "x.png", "rb") as file:
+        assert (pixels(file) == BLOCKS).all()
+    with open(tmp_path / "x.png") as file, pytest.raises(BadImage, match='open as text.*mode "rb"'):
+        read_picture(file)
+
+
+@pytest.mark.parametrize(("form", "words"), [("TIFF", "has 3 pages"), ("GIF", "has several images")])
+def test_further_pages_are_told(tmp_path, form, words):
+    others = [Image.new("L", GREY.size, shade) for shade in (10, 200)]
+    GREY.save(tmp_path / "x", form, save_all=True, append_images=others)
+    with pytest.warns(UserWarning, match=f"{tmp_path / 'x'} {words}; only the first is read"):
+        assert (pixels(tmp_path / "x") == BLOCKS).all()
+
+
+def test_one_page_is_told_nothing_of(tmp_path, recwarn):
+    for form in ("TIFF", "GIF", "PNG", "WEBP"):
+        pixels(encoded(GREY, form))
+    assert not recwarn.list
+
+
+def test_of_a_pdf_the_way_to_its_pages_is_named(tmp_path):
+    (tmp_path / "form.png").write_bytes(b"%PDF-1.4 and so on")
+    with pytest.raises(BadImage, match="form.png cannot .* PDF is not read; save its pages as PNG"):
+        read_picture(tmp_path / "form.png")

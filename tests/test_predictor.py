@@ -279,3 +279,17 @@ def test_packed_network(mnist):
                       zip(chances[:, :-1].argmax(1), files, strict=True)])
     assert right.mean() > 0.97 and right.reshape(10, 20).mean(1).min() > 0.8
     assert chances[right, :-1].max(1).mean() > 0.8
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("nowhere", "nowhere is not there; it must be a run folder, or a .safetensors or .onnx"),
+    (".", "is a folder without model.safetensors"), ("x.txt", "x.txt is no network")])
+def test_what_is_no_network(tmp_path, name, message):
+    (tmp_path / "x.txt").write_text("text")
+    with pytest.raises(RunNotFound, match=message):
+        open_predictor(tmp_path / name)
+
+
+def test_a_run_folder_is_opened(mine, tmp_path):
+    save_predictor(mine, tmp_path / "model.safetensors")
+    assert open_predictor(tmp_path).vocab == mine.vocab

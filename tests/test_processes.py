@@ -2,7 +2,17 @@
 import pytest
 
 from digitfast import BadSetting, ProcessEnded
-from digitfast.processes import check_shares, done_once, gathered, joined, launched, process_count, wanted_by_any
+from digitfast.processes import (
+    check_shares,
+    done_once,
+    gathered,
+    is_first,
+    joined,
+    launched,
+    process_count,
+    process_rank,
+    wanted_by_any,
+)
 
 
 @pytest.fixture
@@ -50,3 +60,15 @@ def test_only_the_end_of_a_process_is_taken_for_one(joined_already, words, lost)
         raise RuntimeError(words)
     assert isinstance(e.value, ProcessEnded) == lost
     assert lost or str(e.value) == words
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "RANK"])
+def test_a_variable_that_is_set_to_nothing_is_not_set(monkeypatch, name):
+    monkeypatch.setenv(name, "")
+    assert (process_count(), process_rank(), is_first()) == (1, 0, True)
+
+
+def test_a_variable_that_is_no_number_is_named(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    with pytest.raises(BadSetting, match="WORLD_SIZE"):
+        process_count()

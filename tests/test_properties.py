@@ -49,6 +49,16 @@ def report():
         print("\n".join(f"{seconds:6.2f} s  {what}" for seconds, what in sorted(SLOWEST)[:-11:-1]))
 
 
+@pytest.fixture(autouse=True)
+def some_are_read(request):
+    "Where all inputs are refused, nothing is shown of the answers."
+    before = sum(SEEN[how] for how in ("read", "without a digit"))
+    yield
+    if request.node.name in ("test_arrays", "test_images_of_any_mode", "test_damaged_files", "test_packed_network"):
+        assert sum(SEEN[how] for how in ("read", "without a digit")) > before + 10
+        assert request.node.name != "test_packed_network" or SEEN["read"]
+
+
 def stub() -> Predictor:
     "A network that has learnt nothing, and so says anything."
     torch.manual_seed(0)

@@ -47,3 +47,19 @@ def test_what_is_no_learner(tmp_path):
     torch.save({"a": 1}, tmp_path / "bad.pkl")
     with pytest.raises(BadData, match="bad.pkl cannot be opened as a fastai learner"):
         open_learner(tmp_path / "bad.pkl", trust=True)
+
+
+def test_an_exported_learner_says_nothing_of_this_machine(digits, tmp_path):
+    import pickletools
+    import zipfile
+
+    from digitfast import digit_dls, digitnet_learner
+    learn = digitnet_learner(digit_dls(digits, bs=32, num_workers=0), path=tmp_path)
+    learn.fit(1, 1e-3)
+    learn.export("it.pkl")
+    with zipfile.ZipFile(tmp_path / "it.pkl") as file:
+        pickled = file.read(next(name for name in file.namelist() if name.endswith("data.pkl")))
+    texts = [arg for _, arg, _ in pickletools.genops(pickled) if isinstance(arg, str)]
+    assert not [text for text in texts if "PosixPath" in text or "WindowsPath" in text]
+    assert not [text for text in texts if text in (*digits.parts[1:], *tmp_path.parts[1:])]
+    assert (tmp_path / "it.pkl").stat().st_size < 1e6

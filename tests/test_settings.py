@@ -68,3 +68,9 @@ def test_which_run(ini, tmp_path):
         read_settings(func, path=path)
     with pytest.raises(DataNotFound, match="absent.ini"):
         read_settings(func, "a", tmp_path / "absent.ini")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
+    file = tmp_path / "windows.ini"
+    file.write_text("[mine]\nepochs = 3\n", encoding="utf-8-sig")
+    assert read_settings(func, path=file) == {"epochs": 3}

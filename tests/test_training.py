@@ -1,5 +1,6 @@
 import math
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from digitfast import (
     digit_learner,
     simple_learner,
     train_learner,
+    training,
 )
 
 
@@ -228,3 +230,16 @@ def test_history_has_what_the_recorder_logs(digits, tmp_path):
     with learn.added_cbs(history):
         history.load_state_dict(state)
     assert [line.split(",") for line in (tmp_path / "history.csv").read_text().splitlines()] == lines
+
+
+@pytest.mark.parametrize(("allowed", "set_"), [(True, [-3, -1]), (False, [-3])])
+def test_memory_is_kept_only_where_the_c_library_takes_both_settings(monkeypatch, allowed, set_):
+    "Where the first is refused, its own way of setting both is left as it is."
+    found = []
+
+    def mallopt(setting, value):
+        found.append(setting)
+        return int(allowed)
+    monkeypatch.setattr(training.ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=mallopt))
+    training.keep_freed_memory()
+    assert found == set_ and training.LARGEST_KEPT <= 2**25  # the most that glibc takes before 2.35

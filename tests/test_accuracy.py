@@ -1,0 +1,42 @@
+"""Figures of labelled images, by hand: what is right, what is sure, and what was not found."""
+import numpy as np
+import pytest
+
+from digitfast.accuracy import Evidence, accuracy_interval, evidence_of, is_found, sure_answers
+
+#: Of the classes "a" and "b", and of "no digit".
+CHANCES = np.array([[0.9, 0.05, 0.05], [0.4, 0.3, 0.3], [0.2, 0.7, 0.1], [0.1, 0.2, 0.7], [0.0, 0.0, 1.0]])
+LABELS = np.array([0, 1, 0, 1, 0])
+
+
+def test_what_is_in_a_confusion():
+    evidence = Evidence(["0", "1", "2"], np.array([[5, 0, 1], [0, 4, 0], [2, 0, 8]]), 0.1)
+    assert evidence.n == 20
+    assert evidence.accuracy == pytest.approx(17 / 20)
+    assert evidence.most_confused() == [("2", "0", 2), ("0", "2", 1)]
+
+
+def test_interval_is_published_ones():
+    low, high = accuracy_interval(9950, 10_000)
+    assert low == pytest.approx(0.9934, abs=1e-4) and high == pytest.approx(0.9962, abs=1e-4)  # about ±0.14 points
+    assert accuracy_interval(10, 10)[1] == 1
+
+
+def test_where_nothing_was_found_no_class_was_guessed():
+    evidence = evidence_of(CHANCES, LABELS, ["a", "b"], threshold=0.6)
+    assert is_found(CHANCES).tolist() == [True, True, True, True, False]
+    assert evidence.confusion.tolist() == [[1, 1], [1, 1]] and evidence.not_found == (1, 0)
+    assert (evidence.n, evidence.right, evidence.accuracy) == (5, 2, 0.4)
+
+
+def test_blank_pages_of_the_first_class_are_not_right():
+    blank = np.tile([0.0, 0.0, 1.0], (20, 1))
+    assert evidence_of(blank, np.repeat([0, 1], 10), ["a", "b"], threshold=0.5).accuracy == 0
+
+
+def test_right_wrong_and_refused_add_up():
+    assert sure_answers(CHANCES, LABELS, threshold=0.6) == pytest.approx((1 / 5, 1 / 5, 3 / 5))
+
+
+def test_a_mark_that_is_likelier_no_digit_is_refused_however_low_the_threshold():
+    assert sure_answers(CHANCES[3:4], LABELS[3:4], threshold=0.0) == (0, 0, 1)
