@@ -1,4 +1,5 @@
 """digitfast: from a folder of digit pictures to a classifier you can trust, in seconds, in fastai's own words."""
+import warnings
 from importlib import import_module
 
 __version__ = "0.1.0"
@@ -34,7 +35,9 @@ __all__ = ["__version__", *_HOME]
 def __getattr__(name: str):
     if name not in _HOME:
         raise AttributeError(f"module 'digitfast' has no attribute {name!r}")
-    value = getattr(import_module(f"digitfast.{_HOME[name]}"), name)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)  # as fastai uses it
+        value = getattr(import_module(f"digitfast.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 

@@ -281,6 +281,7 @@ def _warn_of_doubts(learn: Learner, interval: tuple[float, float], settings: dic
                       f"another learning rate than lr={settings['lr']:g} (see digitfast lr-find)", stacklevel=3)
     if steps < LEAST_STEPS:
         smaller = max(1, min(settings["bs"], len(learn.dls.train_ds) // 20))
-        warnings.warn(f"the network was trained for only {steps} steps, and most need {LEAST_STEPS} or more; "
+        count = "1 step" if steps == 1 else f"{steps} steps"
+        warnings.warn(f"the network was trained for only {count}, and most need {LEAST_STEPS} or more; "
                       f"try epochs={-(-LEAST_STEPS // per_epoch)}"
                       + (f", or smaller batches: bs={smaller}" if smaller < settings["bs"] else ""), stacklevel=3)

@@ -252,3 +252,20 @@ def test_predict_imports_what_it_uses(digits, tmp_path):
                            str(digits / "testing/4/30.png")], capture_output=True, text=True)
     answer, imported = done.stdout.splitlines()
     assert answer.startswith(str(digits / "testing/4/30.png")) and imported == "" and not done.stderr
+
+
+def test_evaluate_counts_pictures_in_which_nothing_is_found(run_cli, tmp_path):
+    for digit in "01":
+        (tmp_path / "blank" / digit).mkdir(parents=True)
+        for i in range(2):
+            Image.new("L", (100, 100), 255).save(tmp_path / f"blank/{digit}/{i}.png")
+    code, out, err = run_cli("evaluate", "--source", "blank")
+    assert code == 0 and out.startswith("accuracy 0.00% (95 % interval")
+    assert "right and sure 0.00%, wrong and sure 0.00%, refused (unsure, or no digit) 100.00%" in out
+    assert out.splitlines()[4].split()[-1] == "none" and out.splitlines()[5].split() == ["0", *["0"] * 10, "2"]
+
+
+def test_a_training_that_diverges_ends_with_an_exit_code(run_cli, digits, tmp_path):
+    code, out, err = run_cli("fit", "--arch", "simple", "--source", digits, "--lr", 1e30, "--epochs", 2)
+    assert code == 1 and one_line(err) and "diverged in epoch 0" in err and "smaller" in err
+    assert "saved" not in out and not list(tmp_path.glob("runs/*"))

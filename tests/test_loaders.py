@@ -1,5 +1,6 @@
 import os
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -339,3 +340,11 @@ def test_images_stay_out_of_a_gpu_that_is_full(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (400, 10**9))
     assert loaders._resident_limit(torch.device("cuda", 0)) == 100
     assert loaders._resident_limit(torch.device("cpu")) == loaders.RESIDENT_BYTES
+
+
+def test_facts_of_three_splits_name_each(copy_of_digits):
+    (copy_of_digits / "training").rename(copy_of_digits / "train")
+    (copy_of_digits / "testing").rename(copy_of_digits / "test")
+    shutil.copytree(copy_of_digits / "test", copy_of_digits / "valid")
+    assert {split: sum(counts.values()) for split, counts in folder_facts(str(copy_of_digits))["counts"].items()} == {
+        "train": 300, "valid": 120, "test": 120}

@@ -111,7 +111,7 @@ def test_without_onnxruntime(exported, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(DigitError, match="pip install onnxruntime"):
         open_predictor(exported)
-    with pytest.raises(DigitError, match="pip install onnxruntime"):
+    with pytest.raises(DigitError, match="pip install onnx onnxscript onnxruntime"):
         export_onnx(untrained("simple", 28), tmp_path / "x.onnx", IMAGES)
 
 
