@@ -48,6 +48,7 @@ def can_capture(
     dl, model = learn.dl, learn.model
     return (
         "index_batches" in vars(type(dl)) and len(dl) > WARM_UP + 1
+        and not dl.reads_files() and "get_idxs" not in vars(dl)  # which can give more images than there are
         and dl.device is not None and torch.device(dl.device).type in DEVICES
         and get_model(model) is model and next(model.parameters()).device == dl.device
         and not {"one_batch", "_do_one_batch", "_do_grad_opt", "_backward"} & set(vars(learn))

@@ -7,6 +7,7 @@ from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback, Te
 from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.optimizer import SGD
 from fastai.torch_core import set_seed
+from fasttransform import Transform
 from safetensors.torch import load_file
 
 from digitfast import (
@@ -103,6 +104,24 @@ def test_callbacks(digits, replays, tmp_path, cb, captured):
     with learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(1, 0.01, cbs=cb)
     assert bool(replays) == captured
+
+
+def oversampled(dls):
+    dls.train = dls.train.new(get_idxs=lambda: list(range(300)) * 2)
+
+
+def read_from_files(dls):
+    dls.add_tfms([Transform(lambda image: image)], "after_item")
+
+
+@pytest.mark.parametrize("change", [oversampled, read_from_files])
+def test_other_images_than_those_in_memory_are_not_captured(digits, replays, change):
+    dls = digit_dls(digits, bs=32, device="cpu")
+    change(dls)
+    learn = digit_learner(dls, "simple")
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(1, 0.01)
+    assert not replays and len(learn.recorder.losses) >= 9
 
 
 def test_a_callback_of_ones_own_may_change_the_training_between_two_epochs(digits, replays, monkeypatch):
