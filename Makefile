@@ -18,6 +18,7 @@ test-all: .venv/.installed-dev
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo
 
 docs: .venv/.installed-dev
 	$(BIN)/python -W ignore tools/doc_pages.py

@@ -12,7 +12,7 @@ from statistics import mean, stdev
 from tempfile import TemporaryDirectory
 
 from digitfast import train_run
-from digitfast.settings import read_settings
+from digitfast.runs.settings import read_settings
 
 SEEDS = {"digitnet": 5, "digitnet-deep": 3, "article-resnet18": 3, "article-pytorch": 3, "article-basic": 3, "best": 3}
 

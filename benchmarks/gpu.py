@@ -18,8 +18,9 @@ from tempfile import TemporaryDirectory
 
 from fastai.torch_core import default_device
 
-from digitfast import digits_path, peers, train_run
-from digitfast.circumstances import circumstances
+from digitfast import digits_path, train_run
+from digitfast.bench import peers
+from digitfast.runs.environment import circumstances
 
 sys.path.insert(0, str(Path(__file__).parent))
 from gpu_profile import step_profiles  # noqa: E402

@@ -17,7 +17,8 @@ from fastai.torch_core import set_seed
 from time_to_accuracy import NoValidation
 from torch.profiler import ProfilerActivity, profile
 
-from digitfast import FusedAdam, LabelSmoothing, cuda_graphs, digit_dls, digit_learner, digits_path, train_learner
+from digitfast import FusedAdam, LabelSmoothing, digit_dls, digit_learner, digits_path, train_learner
+from digitfast.training import cuda_graphs
 
 PART = 0.1  # of the training images: 46 steps of 128
 EPOCHS = 8  # that are timed; the capture of the graph is among them

@@ -24,13 +24,13 @@ from digitfast import (
     LabelSmoothing,
     RandomAffine,
     WeightAverage,
-    cuda_graphs,
     digit_dls,
     digit_learner,
     digits_path,
     train_learner,
 )
-from digitfast.circumstances import circumstances
+from digitfast.runs.environment import circumstances
+from digitfast.training import cuda_graphs
 
 RECIPES = {  # accuracy in percent: network and training
     "99.0": {"arch": "digitnet", "epochs": 1, "bs": 256, "lr": 0.02},

@@ -1,3 +1,3 @@
-from digitfast.cli import main
+from digitfast.cli.app import main
 
 main()

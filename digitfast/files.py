@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+PACKED = Path(__file__).parent / "packed"  # what comes with the package: digits, networks, named runs
+
 
 @contextmanager
 def whole_file(

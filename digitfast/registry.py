@@ -13,20 +13,20 @@ from digitfast.errors import BadSetting, UnknownName
 _TORCHVISION = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "squeezenet1_0", "squeezenet1_1")
 _XRESNET = ("xresnet18", "xresnet34", "xresnet50", "xresnet101", "xresnet152")
 
-#: Architectures that take 28×28 digits; `digitfast.learners.digit_learner` finds torchvision's and timm's others.
+#: Architectures that take 28×28 digits; `digit_learner` finds torchvision's and timm's others.
 ARCHITECTURES: dict[str, str] = {
-    "digitnet": "digitfast.learners:digitnet_learner",
-    "digitnet_deep": "digitfast.learners:digitnet_deep_learner",
-    "simple": "digitfast.learners:simple_learner",
-    "article": "digitfast.learners:article_learner",
+    "digitnet": "digitfast.training.learners:digitnet_learner",
+    "digitnet_deep": "digitfast.training.learners:digitnet_deep_learner",
+    "simple": "digitfast.training.learners:simple_learner",
+    "article": "digitfast.training.learners:article_learner",
     **{name: f"torchvision.models:{name}" for name in _TORCHVISION},
     **{name: f"fastai.vision.models.xresnet:{name}" for name in _XRESNET},
 }
 
 OPTIMIZERS: dict[str, str] = {
-    "adam": "digitfast.optim:FusedAdam",
+    "adam": "digitfast.training.optimizers:FusedAdam",
     "sgd": "fastai.optimizer:SGD",
-    "basic": "digitfast.optim:BasicOptim",
+    "basic": "digitfast.training.optimizers:BasicOptim",
     "rmsprop": "fastai.optimizer:RMSProp",
     "radam": "fastai.optimizer:RAdam",
     "qhadam": "fastai.optimizer:QHAdam",

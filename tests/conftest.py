@@ -78,8 +78,8 @@ def trained(digits):
 @pytest.fixture
 def run_cli(capsys, monkeypatch, tmp_path):
     "Runs the command line in an empty folder; gives exit code, stdout and stderr."
-    from digitfast import cpu_threads
-    from digitfast.cli import main
+    from digitfast.cli.app import main
+    from digitfast.training import cpu_threads
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cpu_threads, "_look", None)  # the other tests' trainings take all threads again
 

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from digitfast.accuracy import Evidence, accuracy_interval, evidence_of, is_found, sure_answers
+from digitfast.evaluation.accuracy import Evidence, accuracy_interval, evidence_of, is_found, sure_answers
 
 #: Of the classes "a" and "b", and of "no digit".
 CHANCES = np.array([[0.9, 0.05, 0.05], [0.4, 0.3, 0.3], [0.2, 0.7, 0.1], [0.1, 0.2, 0.7], [0.0, 0.0, 1.0]])

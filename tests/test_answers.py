@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from digitfast import RunNotFound, save_predictor
-from digitfast.answers import (
+from digitfast.cli.answers import (
     digit_line,
     is_network,
     number_lines,
@@ -15,7 +15,7 @@ from digitfast.answers import (
     read_pictures,
 )
 from digitfast.errors import BadSetting
-from digitfast.predictor import PACKED, Predictor
+from digitfast.inference.predictor import PACKED_NETWORK, Predictor
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_networks_by_name(tmp_path, pictures):
     assert is_network(file) and not is_network(pictures) and not is_network(pictures / "a.png")
     assert is_network(tmp_path / "absent.safetensors") and not is_network("absent", tmp_path)
     assert open_network() is Predictor.packed() and open_network().source == "mnist"
-    assert open_network(file).threshold == open_network(PACKED).threshold
+    assert open_network(file).threshold == open_network(PACKED_NETWORK).threshold
     with pytest.raises(RunNotFound, match="there is no run 'absent'"):
         open_network("absent", tmp_path)
 

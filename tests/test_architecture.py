@@ -10,40 +10,11 @@ import pytest
 import digitfast
 
 PACKAGE = Path(digitfast.__file__).parent
-RANKS = {  # as in the README's "How it is built"; a module imports only modules of a lower rank
-    "__init__": 0, "errors": 0, "files": 0, "registry": 1, "charts": 1, "processes": 1,
-    "accuracy": 1, "cuda_graphs": 1, "cpu_threads": 1,
-    "sources": 2, "pictures": 2, "models": 2, "losses": 2, "optim": 2, "sealed": 2, "settings": 2, "options": 2,
-    "arithmetic": 2, "augment": 2, "circumstances": 2, "headers": 2, "digit_form": 2, "ink_net": 2,
-    "segments": 2, "letters": 2, "training_state": 2, "distributed": 2, "console": 2,
-    "lean": 3, "folders": 3, "callbacks": 3, "images": 3,
-    "calibration": 3, "networks": 3, "onnx_files": 3, "non_digits": 3, "photos": 3,
-    "markup": 3, "checkpoints": 4, "resident": 4, "tensors": 4, "ink": 4, "pages": 4, "predictor": 4,
-    "loaders": 5, "learners": 5, "training": 5, "evaluation": 5, "saving": 5, "reading": 5, "onnx_export": 5,
-    "lr_find": 6, "run_folders": 6, "figures": 6, "label_errors": 6, "runs": 7, "answers": 7, "report": 7,
-    "report_page": 8, "draw_page": 8, "test_sets": 8, "peers": 8, "bench": 8,
-    "training_commands": 9, "network_commands": 9, "cli": 10, "__main__": 11,
-}
-MODULES = sorted(PACKAGE.glob("*.py"))
+MODULES = sorted(PACKAGE.rglob("*.py"))
+WINGS = sorted(file.parent for file in PACKAGE.glob("*/__init__.py"))
 
 
-def imports(file: Path) -> set[str]:
-    "The modules of digitfast that a module imports, anywhere in it."
-    found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("digitfast."):
-            found.add(node.module.split(".")[1])
-        elif isinstance(node, ast.Import):
-            found |= {name.name.split(".")[1] for name in node.names if name.name.startswith("digitfast.")}
-    return found
-
-
-@pytest.mark.parametrize("file", MODULES, ids=lambda file: file.stem)
-def test_imports_point_downward(file):
-    assert not {name for name in imports(file) if RANKS[name] >= RANKS[file.stem]}
-
-
-@pytest.mark.parametrize("file", MODULES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_module_is_one_thing(file):
     tree = ast.parse(file.read_text())
     assert len(file.read_text().splitlines()) <= 320
@@ -71,8 +42,8 @@ def test_unknown_attribute():
 
 
 def test_help_and_import_need_no_torch():
-    code = ("import sys; from typer.testing import CliRunner; from digitfast.cli import app; "
-            "import digitfast.settings; r = CliRunner().invoke(app, ['fit', '--help']); assert r.exit_code == 0; "
+    code = ("import sys; from typer.testing import CliRunner; from digitfast.cli.app import app; "
+            "import digitfast.runs.settings; r = CliRunner().invoke(app, ['fit', '--help']); assert r.exit_code == 0; "
             "print([m for m in ('torch', 'fastai', 'numpy') if m in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -93,3 +64,15 @@ def test_every_package_that_is_imported_is_required():
     others = imported - set(sys.stdlib_module_names) - {"digitfast"}
     packages = {"PIL": "pillow", "sklearn": "scikit-learn"}
     assert {packages.get(name, name) for name in others} == required | optional
+
+
+@pytest.mark.parametrize("wing", WINGS, ids=lambda wing: wing.name)
+def test_a_wing_is_described_by_its_docstring_alone(wing):
+    body = ast.parse((wing / "__init__.py").read_text()).body
+    assert len(body) == 1 and isinstance(body[0], ast.Expr) and body[0].value.value.endswith(".")
+
+
+def test_a_wing_imports_only_wings_below_it():
+    done = subprocess.run([Path(sys.executable).with_name("lint-imports"), "--no-logo"], cwd=PACKAGE.parent,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout

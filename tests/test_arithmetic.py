@@ -6,14 +6,14 @@ import torch
 from torch import nn
 
 from digitfast import BadSetting
-from digitfast.arithmetic import (
+from digitfast.models.digit_nets import digit_net, simple_net
+from digitfast.training.precision import (
     _cells,
     choose_precision,
     low_precision_training,
     small_convolutions_as_products,
     training_arithmetic,
 )
-from digitfast.models import digit_net, simple_net
 
 CPU = torch.device("cpu")
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from fastai.vision.core import TensorImageBW
 
-from digitfast import BadSetting, augment, digit_dls
-from digitfast.augment import ROTATION, SHEAR, RandomAffine, RandomPen
+from digitfast import BadSetting, digit_dls
+from digitfast.data import augment
+from digitfast.data.augment import ROTATION, SHEAR, RandomAffine, RandomPen
 
 
 def picture():
@@ -101,7 +102,7 @@ def test_pen_changes_some_images_and_stays_in_range(digits):
 
 
 def test_strokes_get_wider_and_narrower(monkeypatch):
-    from digitfast import augment
+    from digitfast.data import augment
     monkeypatch.setattr(augment, "_each", lambda images: torch.ones(len(images), 1, 1, 1))
     x = picture()
     assert augment._widen(x).sum() > 1.5 * x.sum() and augment._narrow(x).sum() < 0.7 * x.sum()

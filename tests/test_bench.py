@@ -5,8 +5,9 @@ import sys
 import pytest
 import torch
 
-from digitfast import DigitError, bench, peers
-from digitfast.bench import COMPARISONS, results_table, write_results
+from digitfast import DigitError
+from digitfast.bench import comparisons as bench
+from digitfast.bench.comparisons import COMPARISONS, peers, results_table, write_results
 
 
 def measured(training, accuracy=None, **more):
@@ -92,6 +93,6 @@ def test_sample(digits, tmp_path):
 
 
 def test_prints_one_json_line(digits):
-    code = [sys.executable, "-W", "ignore", "-m", "digitfast.peers", "train-mnist-fast", str(digits), "2"]
+    code = [sys.executable, "-W", "ignore", "-m", "digitfast.bench.peers", "train-mnist-fast", str(digits), "2"]
     done = subprocess.run(code, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout).keys() == {"setup", "training", "accuracy", "peak_bytes"}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from digitfast.calibration import (
+from digitfast.inference.calibration import (
     accuracy_over_coverage,
     calibrate,
     expected_calibration_error,
@@ -13,7 +13,7 @@ from digitfast.calibration import (
     probabilities,
     reliability,
 )
-from digitfast.models import with_no_digit
+from digitfast.models.digit_nets import with_no_digit
 
 
 def drawn(temperature, no_digit=False, n=20_000):
@@ -148,7 +148,7 @@ def test_the_error_is_measured_on_images_that_the_temperature_was_not_fitted_to(
     def fit(logits, labels, no_digit):
         fitted.append(len(labels))
         return 1.0 if len(fitted) <= 5 else 7.0
-    monkeypatch.setattr("digitfast.calibration.fit_temperature", fit)
+    monkeypatch.setattr("digitfast.inference.calibration.fit_temperature", fit)
     found = calibrate(logits, labels)
     assert fitted == [len(labels) * 4 // 5] * 5 + [len(labels)] and found["temperature"] == 7
     assert found["expected_calibration_error"] == found["without_temperature"]

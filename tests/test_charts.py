@@ -3,7 +3,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from digitfast.charts import HEIGHT, WIDTH, Axis, Line, axis_for, interval_bar, line_chart, reliability_chart
+from digitfast.report.charts import HEIGHT, WIDTH, Axis, Line, axis_for, interval_bar, line_chart, reliability_chart
 
 
 def points(svg, kind="polyline"):

@@ -14,10 +14,13 @@ import pytest
 import torch
 from fastai.callback.core import Callback
 
-from digitfast import BadSetting, RunNotFound, checkpoints, find_run, list_runs, resume_run, runs, train_run, training
-from digitfast.checkpoints import BEST
+from digitfast import BadSetting, RunNotFound, find_run, list_runs, resume_run, train_run
 from digitfast.errors import BadData
+from digitfast.runs import checkpoints
+from digitfast.runs import run as runs
+from digitfast.runs.checkpoints import BEST
 from digitfast.sealed import read_sealed, write_sealed
+from digitfast.training import train as training
 
 KILLS = int(os.environ.get("DIGITFAST_KILLS", 20))  # in the test with random moments
 # Everything that has a state of its own: random changes of the images, the mean of the weights, non-digits, a schedule.
@@ -113,7 +116,7 @@ def test_other_networks_and_optimisers(digits, tmp_path, monkeypatch, settings):
 @pytest.mark.parametrize("n", [4, BATCHES + 1, BATCHES + 2])
 def test_images_from_files_go_on_in_their_order(digits, tmp_path, monkeypatch, n):
     settings = {"non_digits": 0.0, "epochs": 2}
-    monkeypatch.setattr("digitfast.loaders.RESIDENT_BYTES", 0)
+    monkeypatch.setattr("digitfast.data.loaders.RESIDENT_BYTES", 0)
     expected = train_run(str(digits), **{**SETTINGS, **settings}, runs=str(tmp_path / "whole"))
     stopped(monkeypatch, digits, tmp_path / "stopped", n, **settings)
     assert outcome(resume_run("run", tmp_path / "stopped")) == outcome(expected)
@@ -272,12 +275,13 @@ def test_ctrl_c_asks_for_a_last_checkpoint(whole, digits, tmp_path, monkeypatch,
 
 # SIGKILL, as the system sends it when memory runs out: at the n-th call of what is named.
 MOMENTS = {
-    "in a step": ("digitfast.optim", "adamw", 10), "in a forward pass": ("digitfast.callbacks", "with_no_digit", 12),
+    "in a step": ("digitfast.training.optimizers", "adamw", 10),
+    "in a forward pass": ("digitfast.training.callbacks", "with_no_digit", 12),
     "before a checkpoint is on the disk": ("os", "fsync", 9), "before a checkpoint has its name": ("os", "replace", 9),
-    "before a line of the history": ("csv", "writer", 2),
-    "when the best one gets its name": ("os", "link", 1), "in the calibration": ("digitfast.runs", "_calibration", 1),
-    "in the export": ("torch", "save", 1), "before the summary": ("digitfast.runs.json", "dumps", 1),
-    "when all is done": ("digitfast.runs.shutil", "rmtree", 1)}
+    "before a line of the history": ("csv", "writer", 2), "when the best one gets its name": ("os", "link", 1),
+    "in the calibration": ("digitfast.runs.run", "_calibration", 1),
+    "in the export": ("torch", "save", 1), "before the summary": ("digitfast.runs.run.json", "dumps", 1),
+    "when all is done": ("digitfast.runs.run.shutil", "rmtree", 1)}
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -316,7 +320,7 @@ def test_killed_at_random_moments(whole, digits, tmp_path):
 def start(target, *args):
     "A process that has imported what a training needs, and has one thread less to mind than a fork of this one."
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["digitfast.runs", "digitfast.checkpoints"])
+    context.set_forkserver_preload(["digitfast.runs.run", "digitfast.runs.checkpoints"])
     process = context.Process(target=target, args=args)
     process.start()
     return process

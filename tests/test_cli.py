@@ -14,7 +14,8 @@ import typer
 from fastai.learner import load_learner
 from PIL import Image
 
-from digitfast import cli, train_run
+from digitfast import train_run
+from digitfast.cli import app as cli
 from digitfast.registry import ARCHITECTURES, OPTIMIZERS
 
 COMMANDS = ["fit", "lr-find", "evaluate", "report", "predict", "read", "draw", "export", "data", "runs", "bench"]
@@ -228,7 +229,7 @@ def interrupt_in_the_third(after_epoch):
 
 
 def test_bench_prints_a_table_and_writes_json(run_cli, monkeypatch, tmp_path):
-    from digitfast import bench
+    from digitfast.bench import comparisons as bench
     figures = {"setup": 1.0, "training": 2.0, "accuracy": 0.5, "peak_bytes": 1, "process": 3.0}
     monkeypatch.setattr(bench, "_measure", lambda *args: figures)
     monkeypatch.setattr(bench, "digits_path", lambda: tmp_path / "mnist_png")
@@ -246,8 +247,8 @@ def test_bench_prints_a_table_and_writes_json(run_cli, monkeypatch, tmp_path):
 def test_predict_imports_what_it_uses(digits, tmp_path):
     "Of the packages that take seconds to import, none that only training or other networks need."
     train_run(str(digits), "digitnet", bs=32, runs=str(tmp_path))
-    code = ("import sys; from digitfast.cli import main\ntry: main()\nexcept SystemExit: "
-            "print(*{'torchvision', 'timm', 'torch._dynamo', 'digitfast.runs'} & set(sys.modules))")
+    code = ("import sys; from digitfast.cli.app import main\ntry: main()\nexcept SystemExit: "
+            "print(*{'torchvision', 'timm', 'torch._dynamo', 'digitfast.runs.run'} & set(sys.modules))")
     done = subprocess.run([sys.executable, "-c", code, "predict", str(tmp_path / "digitnet"),
                            str(digits / "testing/4/30.png")], capture_output=True, text=True)
     answer, imported = done.stdout.splitlines()

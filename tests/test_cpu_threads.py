@@ -4,8 +4,8 @@ import os
 import pytest
 import torch
 
-from digitfast import cpu_threads
-from digitfast.cpu_threads import TICKS, Look, fitting_threads
+from digitfast.training import cpu_threads
+from digitfast.training.cpu_threads import TICKS, Look, fitting_threads
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 pytestmark = pytest.mark.skipif(not CORES, reason="cores are counted on Linux only")

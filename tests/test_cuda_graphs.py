@@ -18,15 +18,15 @@ from digitfast import (
     RandomAffine,
     RandomPen,
     WeightAverage,
-    cuda_graphs,
     digit_dls,
     digit_learner,
     resume_run,
     train_learner,
     train_run,
 )
-from digitfast.checkpoints import Checkpoints
-from digitfast.run_folders import MODEL
+from digitfast.runs.checkpoints import Checkpoints
+from digitfast.runs.folders import MODEL
+from digitfast.training import cuda_graphs
 
 HERE = [pytest.param("cpu", id="cpu"), pytest.param("cuda", id="gpu", marks=[
     pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")])]

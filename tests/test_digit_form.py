@@ -3,7 +3,7 @@ import pytest
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from digitfast.digit_form import BOX, SIDE, STROKE, mnist_form, stroke_width
+from digitfast.data.mnist_form import BOX, SIDE, STROKE, mnist_form, stroke_width
 
 
 def seven(size: int, width: int, ink: float = 1.0) -> np.ndarray:

@@ -16,12 +16,13 @@ from fastai.callback.core import Callback
 from fastai.distributed import DistributedDL
 from fastai.torch_core import TensorImageBW, set_seed
 
-from digitfast import BadData, BadSetting, checkpoints, digit_dls, evaluate_learner, find_run, train_run
-from digitfast import runs as runs_module
-from digitfast.distributed import _own_batch_norm
-from digitfast.learners import digit_learner, simple_learner
-from digitfast.processes import done_by_each, done_once, joined, process_rank
-from digitfast.training import train_learner
+from digitfast import BadData, BadSetting, digit_dls, evaluate_learner, find_run, train_run
+from digitfast.runs import checkpoints
+from digitfast.runs import run as runs_module
+from digitfast.training.distributed import _own_batch_norm
+from digitfast.training.learners import digit_learner, simple_learner
+from digitfast.training.processes import done_by_each, done_once, joined, process_rank
+from digitfast.training.train import train_learner
 
 # Everything that is random or has a state of its own; 33 held-out images, which two cannot share evenly.
 SETTINGS = {"arch": "digitnet", "bs": 32, "epochs": 3, "lr": 0.01, "precision": "fp32", "ema": 0.9, "augment": 0.5,
@@ -105,7 +106,7 @@ def fails_on(rank):
 
 
 def errs():
-    from digitfast.cli import main
+    from digitfast.cli.app import main
     for args in MISTAKES:
         sys.argv = ["digitfast", *args]
         with pytest.raises(SystemExit) as e:
@@ -115,7 +116,7 @@ def errs():
 
 def is_killed(digits, folder):
     "The second process is killed in the second epoch, as the system does when memory runs out."
-    from digitfast.cli import main
+    from digitfast.cli.app import main
     checkpoints.EVERY, checkpoints.SHARE = 0.0, 1e9
     if process_rank() == 1:
         runs_module.train_learner = with_callback(Ends(11, lambda: os.kill(os.getpid(), signal.SIGKILL)))

@@ -8,7 +8,7 @@ from PIL import Image
 from test_readme import options_exist
 
 import digitfast
-from digitfast import cli
+from digitfast.cli import app as cli
 
 ROOT = Path(__file__).parent.parent
 COMING_FROM = (ROOT / "docs/coming_from.md").read_text(encoding="utf-8")
@@ -48,7 +48,7 @@ def test_commands_for_newcomers_exist():
     assert len(commands) >= 15
     for command in commands:
         options_exist(command)
-    runs = digitfast.settings.named_runs(ROOT / "settings.ini")
+    runs = digitfast.runs.settings.named_runs(ROOT / "settings.ini")
     assert {*re.findall(r"--run ([\w-]+)", COMING_FROM)} <= {*runs}
 
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import CHROMIUM
 from PIL import Image, ImageDraw
 
-from digitfast.photos import synthetic_photo
+from digitfast.synthetic.photos import synthetic_photo
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install '.[dev]'")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium on the PATH: apt-get install chromium")

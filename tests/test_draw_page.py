@@ -17,9 +17,10 @@ import pytest
 from PIL import Image, ImageDraw
 
 from digitfast import Predictor, read_digits
-from digitfast import draw_page as draw_module
-from digitfast.onnx_export import export_onnx
-from digitfast.photos import synthetic_photo
+from digitfast.draw import server as draw_module
+from digitfast.files import PACKED
+from digitfast.inference.onnx_export import export_onnx
+from digitfast.synthetic.photos import synthetic_photo
 
 
 def ask(page, path="/", body=None, **headers):
@@ -194,7 +195,7 @@ def test_the_command_opens_the_page_of_the_network_that_was_named(run_cli, monke
         done.set()
     monkeypatch.setattr("webbrowser.open", open_browser)
     network = tmp_path / "n.safetensors"
-    network.write_bytes((draw_module.WEB.parent / "data" / "digitnet.safetensors").read_bytes())
+    network.write_bytes((PACKED / "digitnet.safetensors").read_bytes())
 
     class Server:
         def __init__(self, config): served.append(config.app)
@@ -215,7 +216,7 @@ ANSWERS = """
 import asyncio, io, json, sys
 from PIL import Image
 from digitfast import open_predictor
-from digitfast.draw_page import draw_app
+from digitfast.draw.server import draw_app
 
 app = draw_app(open_predictor(sys.argv[1]))
 file = io.BytesIO()
@@ -243,8 +244,8 @@ def test_an_onnx_file_answers_without_torch(tmp_path):
 
 
 def test_ctrl_c_while_a_picture_is_read(tmp_path):
-    slow = "; ".join(["import sys, time", "from digitfast import draw_page, reading", "from digitfast.cli import main",
-                      "draw_page.read_digits = lambda *_: time.sleep(4)", "main()"])
+    slow = "; ".join(["import sys, time", "from digitfast.draw import server", "from digitfast.cli.app import main",
+                      "server.read_digits = lambda *_: time.sleep(4)", "main()"])
     with subprocess.Popen([sys.executable, "-c", slow, "draw", "--no-browser"], stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True) as server:
         page = server.stdout.readline().split()[2]

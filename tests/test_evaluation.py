@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from digitfast.errors import BadData
-from digitfast.evaluation import evaluate_learner, predict_files
+from digitfast.evaluation.evaluate import evaluate_learner, predict_files
 
 
 def test_evaluate_agrees_with_fastai(trained, digits):

@@ -30,7 +30,7 @@ from fastai.callback.all import (
 from PIL import Image
 
 from digitfast import FusedAdam, article_learner, digit_dls, digitnet_learner, simple_learner, train_learner
-from digitfast.models import simple_net
+from digitfast.models.digit_nets import simple_net
 
 BS, TRAIN, TEST = 32, 300, 120
 

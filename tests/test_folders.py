@@ -3,8 +3,8 @@ import shutil
 
 import pytest
 
+from digitfast.data.folders import class_counts, class_images, class_names, evaluation_folder, find_splits, split_name
 from digitfast.errors import BadData, DataNotFound
-from digitfast.folders import class_counts, class_images, class_names, evaluation_folder, find_splits, split_name
 
 
 def folder_of(path, *splits):

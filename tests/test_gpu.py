@@ -12,8 +12,8 @@ from digitfast import (
     train_run,
     write_report,
 )
-from digitfast.lr_find import find_lr
-from digitfast.run_folders import MODEL
+from digitfast.runs.folders import MODEL
+from digitfast.training.lr_find import find_lr
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
 ALL = {"augment": 0.5, "ema": 0.9, "non_digits": 0.4, "label_smoothing": 0.1}

@@ -3,8 +3,8 @@ import pytest
 import torch
 from PIL import Image
 
+from digitfast.data.images import FitSize, PILDigit
 from digitfast.errors import BadImage
-from digitfast.images import FitSize, PILDigit
 
 PIXELS = np.arange(28 * 28, dtype=np.uint8).reshape(28, 28)
 

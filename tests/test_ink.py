@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from digitfast import ink as inks
 from digitfast.errors import BadSetting
-from digitfast.ink import find_ink
-from digitfast.pages import synthetic_page
+from digitfast.reading import ink as inks
+from digitfast.reading.ink import find_ink
+from digitfast.synthetic.pages import synthetic_page
 
 DIGIT = ((200, 120), (320, 120), (240, 330))  # a 7
 

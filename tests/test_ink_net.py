@@ -6,10 +6,10 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from digitfast import ink as module
-from digitfast.ink import ink_chances
-from digitfast.ink_net import COARSEST, InkNet, as_input
-from digitfast.photos import synthetic_photo
+from digitfast.models.ink_net import COARSEST, InkNet, as_input
+from digitfast.reading import ink as module
+from digitfast.reading.ink import ink_chances
+from digitfast.synthetic.photos import synthetic_photo
 
 
 def paper_with(draw_on, size=(320, 256), level=220) -> np.ndarray:
@@ -63,7 +63,7 @@ def test_onnxruntime_finds_the_same_ink(digits):
 
 @pytest.mark.parametrize("first, chosen", [("numpy", "_of_onnxruntime"), ("torch", "_of_torch")])
 def test_torch_only_where_it_is_there_already(first, chosen):
-    code = (f"import sys, {first}, digitfast.ink as ink; ink._of_onnxruntime = lambda: '_of_onnxruntime'; "
+    code = (f"import sys, {first}, digitfast.reading.ink as ink; ink._of_onnxruntime = lambda: '_of_onnxruntime'; "
             f"ink._of_torch = lambda: '_of_torch'; print(ink._network(), 'torch' in sys.modules)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [chosen, str(first == "torch")]

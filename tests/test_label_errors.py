@@ -7,7 +7,7 @@ import torch
 from cleanlab.filter import find_label_issues
 
 from digitfast import digit_dls
-from digitfast.label_errors import confident_label_errors, cross_validated_chances, label_margins
+from digitfast.evaluation.label_errors import confident_label_errors, cross_validated_chances, label_margins
 
 
 def drawn(seed, n=400, classes=6, sharpness=3.0):
@@ -65,7 +65,7 @@ def test_flipped_labels_are_found(digits):
 
 
 def test_no_network_answers_for_what_it_has_seen(digits, monkeypatch):
-    from digitfast import label_errors
+    from digitfast.evaluation.evaluate import label_errors
     dls, seen, asked = digit_dls(digits, bs=32), [], []
 
     def trained(dl, classes):

@@ -9,8 +9,8 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
 
 from digitfast import digit_dls
-from digitfast.lean import LeanLearner, channels_last
-from digitfast.models import simple_net
+from digitfast.models.digit_nets import simple_net
+from digitfast.training.lean import LeanLearner, channels_last
 
 
 class Listens(Callback):

@@ -121,7 +121,8 @@ def test_what_a_fastai_user_does_next(quiet, digits, tmp_path):
 
 
 def test_a_learner_has_fastais_methods_without_another_import():
-    code = ("from digitfast import simple_learner; import digitfast.learners; from fastai.learner import Learner; "
+    code = ("from digitfast import simple_learner; import digitfast.training.learners; "
+            "from fastai.learner import Learner; "
             "print([m for m in ('fit_one_cycle', 'lr_find', 'fine_tune', 'show_results', 'tta', 'to_fp16', 'no_bar', "
             "'export', 'fit_flat_cos') if not hasattr(Learner, m)])")
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)

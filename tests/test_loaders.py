@@ -15,10 +15,11 @@ from fasttransform import Transform
 from PIL import Image
 from torch.nn.utils import parameters_to_vector
 
-from digitfast import loaders, simple_learner
+from digitfast import simple_learner
+from digitfast.data import loaders
+from digitfast.data.loaders import DigitDataLoaders, digit_dls, folder_facts
+from digitfast.data.resident import ResidentDL
 from digitfast.errors import BadData, BadImage, BadSetting, DataNotFound
-from digitfast.loaders import DigitDataLoaders, digit_dls, folder_facts
-from digitfast.resident import ResidentDL
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["resident", "files"])
@@ -226,7 +227,7 @@ def test_batch_transforms_see_training_batches_only(digits):
 def test_resident_or_not(digits, monkeypatch):
     from fastai.vision.augment import RandomCrop
 
-    from digitfast import loaders
+    from digitfast.data import loaders
     assert isinstance(digit_dls(digits).train, ResidentDL)
     assert not isinstance(digit_dls(digits, item_tfms=RandomCrop(24)).train, ResidentDL)
     with pytest.raises(BadSetting, match="batch_tfms"):

@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 
 from digitfast import DigitError, find_run, open_learner, open_predictor
-from digitfast.onnx_files import EXTERNAL, SEAL
+from digitfast.data.pixel_cache import cache_file, load_pixels
+from digitfast.inference.onnx_network import EXTERNAL, SEAL
 from digitfast.sealed import BLANK, read_sealed, write_sealed, write_with_checksum
-from digitfast.tensors import cache_file, load_pixels
 
 PYTHON = sys.executable
 
@@ -168,7 +168,7 @@ def test_fit_with_a_poisoned_cache(run_cli, marker, copy_of_digits):
     assert run_cli("fit", "--arch", "simple", "--source", copy_of_digits, "--bs", 32)[0] == 0 and not marker.exists()
 
 
-@pytest.mark.parametrize("arch", ["os.system", "builtins.exec", "torch.hub.load", "digitfast.cli.main",
+@pytest.mark.parametrize("arch", ["os.system", "builtins.exec", "torch.hub.load", "digitfast.cli.app.main",
                                   "timm.create_model", "__import__", "hf_hub.x", "../../x", "list_models",
                                   "torchvision.models.resnet18"])
 def test_names_that_are_no_architectures(run_cli, finished, tmp_path, arch):
@@ -228,8 +228,8 @@ def test_a_source_that_a_model_file_or_a_run_names_is_not_fetched(digits, run_cl
     from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
     from digitfast import train_run
-    from digitfast.predictor import PACKED
-    from digitfast.run_folders import MODEL, SUMMARY
+    from digitfast.inference.predictor import PACKED_NETWORK
+    from digitfast.runs.folders import MODEL, SUMMARY
     from digitfast.sealed import read_sealed, write_sealed
     asked = []
 
@@ -243,7 +243,7 @@ def test_a_source_that_a_model_file_or_a_run_names_is_not_fetched(digits, run_cl
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/x.tgz"
-        for file in (PACKED, run / MODEL):
+        for file in (PACKED_NETWORK, run / MODEL):
             weights, header = read_sealed(file)
             header["facts"]["settings"]["source"] = url
             write_sealed(tmp_path / file.name, weights, header)
@@ -256,7 +256,7 @@ def test_a_source_that_a_model_file_or_a_run_names_is_not_fetched(digits, run_cl
         (unfinished / "checkpoints/000001-000000.safetensors").write_bytes(b"x")
         (unfinished / "settings.ini").write_text((run / "settings.ini").read_text().replace(str(digits), url)
                                                  .replace("[mine]", "[half]"))
-        for args in (("evaluate", tmp_path / PACKED.name), ("evaluate", run), ("report", run),
+        for args in (("evaluate", tmp_path / PACKED_NETWORK.name), ("evaluate", run), ("report", run),
                      ("export", run, "--to", tmp_path / "x.onnx"), ("fit", "--resume", unfinished),
                      ("fit", "--settings", unfinished / "settings.ini")):
             code, _, err = run_cli(*args)

@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from digitfast.markup import as_text, facts_table, interval_text, note, percent, png_address, rows_table, seconds_text
+from digitfast.report.markup import (
+    as_text,
+    facts_table,
+    interval_text,
+    note,
+    percent,
+    png_address,
+    rows_table,
+    seconds_text,
+)
 
 BAD = '<script>alert("1")</script>'
 

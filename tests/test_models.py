@@ -5,8 +5,8 @@ from fastai.torch_core import TensorBase, TensorCategory
 from torch import nn
 
 from digitfast import BadSetting
-from digitfast.losses import NLLLossFlat, PlainCrossEntropyLoss
-from digitfast.models import article_net, digit_net, digit_net_deep, simple_net
+from digitfast.models.digit_nets import article_net, digit_net, digit_net_deep, simple_net
+from digitfast.training.losses import NLLLossFlat, PlainCrossEntropyLoss
 
 
 def shapes(net):

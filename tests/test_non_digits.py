@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from digitfast import letters, non_digits
 from digitfast.errors import BadSetting
-from digitfast.letters import LETTERS, SHAPES, SIGNS, UNSURE
+from digitfast.synthetic import letters, non_digits
+from digitfast.synthetic.letters import LETTERS, SHAPES, SIGNS, UNSURE
 
 READ_AS_DIGITS = set("OoIl|0123456789")
 FORMED = [kind for kind in non_digits.KINDS if kind != "noise"]

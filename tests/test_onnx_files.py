@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from digitfast import BadData, BadSetting, DigitError, open_predictor, train_run
-from digitfast import onnx_export as module
-from digitfast.networks import TorchNetwork, build_network
-from digitfast.onnx_export import export_onnx
-from digitfast.onnx_files import EXTERNAL
-from digitfast.predictor import Predictor, header_of
-from digitfast.run_folders import export_run
+from digitfast.inference import onnx_export as module
+from digitfast.inference.onnx_export import export_onnx
+from digitfast.inference.onnx_network import EXTERNAL
+from digitfast.inference.predictor import Predictor, header_of
+from digitfast.models.architectures import TorchNetwork, build_network
+from digitfast.runs.folders import export_run
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (1000, 28, 28), dtype=np.uint8)
 
@@ -123,7 +123,7 @@ def test_predict_needs_no_torch(exported, digits, tmp_path, side):
     picture.save(tmp_path / "one.png")
     heavy = {"torch", "fastai", "sklearn", "matplotlib", "pandas", "torchvision", "scipy.stats", "onnx"}
     for command in ("predict", "read"):
-        code = ("import sys; from digitfast.cli import main\ntry: main()\nexcept SystemExit as e: "
+        code = ("import sys; from digitfast.cli.app import main\ntry: main()\nexcept SystemExit as e: "
                 f"print(e.code, sorted({heavy} & set(sys.modules)))")
         done = subprocess.run([sys.executable, "-c", code, command, str(exported), str(tmp_path / "one.png")],
                               capture_output=True, text=True)

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from digitfast.errors import BadImage
-from digitfast.pages import MOST_IN_LINE, synthetic_page
-from digitfast.reading import read_digits
+from digitfast.reading.reader import read_digits
+from digitfast.synthetic.pages import MOST_IN_LINE, synthetic_page
 
 BAR = np.zeros((28, 28), np.uint8)
 BAR[4:24, 13:16] = 255

@@ -6,9 +6,9 @@ import pytest
 from PIL import Image, ImageDraw
 from scipy.ndimage import label
 
-from digitfast import photos
 from digitfast.errors import BadImage, BadSetting
-from digitfast.photos import synthetic_photo
+from digitfast.synthetic import photos
+from digitfast.synthetic.photos import synthetic_photo
 
 SMALL = 400, 300
 

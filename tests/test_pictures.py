@@ -14,9 +14,9 @@ import pytest
 import torch
 from PIL import EpsImagePlugin, Image
 
-from digitfast import pictures
+from digitfast.data import pictures
+from digitfast.data.pictures import fit_square, one_line_name, read_grey, read_picture
 from digitfast.errors import BadImage
-from digitfast.pictures import fit_square, one_line_name, read_grey, read_picture
 
 BLOCKS = np.array([[10, 90, 170], [130, 210, 250]], np.uint8).repeat(16, 0).repeat(16, 1)  # no two corners are alike
 INK = np.zeros((40, 30), bool)

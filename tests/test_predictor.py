@@ -9,9 +9,16 @@ import torch
 from PIL import Image
 
 from digitfast.errors import BadData, BadImage, BadSetting, RunNotFound
-from digitfast.models import simple_net
-from digitfast.networks import TorchNetwork, build_network
-from digitfast.predictor import PACKED, Predictor, header_of, open_predictor, predictor_of, save_predictor
+from digitfast.inference.predictor import (
+    PACKED_NETWORK,
+    Predictor,
+    header_of,
+    open_predictor,
+    predictor_of,
+    save_predictor,
+)
+from digitfast.models.architectures import TorchNetwork, build_network
+from digitfast.models.digit_nets import simple_net
 from digitfast.sealed import read_sealed, write_sealed
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 28, 28), dtype=np.uint8)
@@ -269,7 +276,7 @@ def test_answers_that_are_none(mine, answer, message):
 def test_packed_network(mnist):
     packed = Predictor.packed()
     assert packed is Predictor.packed() and not packed.network.model.training
-    assert PACKED.stat().st_size < 2_000_000
+    assert PACKED_NETWORK.stat().st_size < 2_000_000
     assert packed.vocab == list("0123456789") and packed.no_digit and packed.form == "mnist" and packed.size == 28
     assert header_of(packed)["facts"]["versions"].keys() >= {"digitfast", "torch"}
     assert 0.1 < packed.temperature < 10 and 0 < packed.threshold < 1 and packed.facts["accuracy"] > 0.99

@@ -2,7 +2,7 @@
 import pytest
 
 from digitfast import BadSetting, ProcessEnded
-from digitfast.processes import (
+from digitfast.training.processes import (
     check_shares,
     done_once,
     gathered,

@@ -23,11 +23,12 @@ from hypothesis import HealthCheck, configuration, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
+from digitfast.data.pictures import read_picture
 from digitfast.errors import BadImage
-from digitfast.networks import TorchNetwork
-from digitfast.pictures import read_picture
-from digitfast.predictor import Predictor
-from digitfast.reading import Digit, Reading, read_digit, read_digits
+from digitfast.inference.predictor import Predictor
+from digitfast.models.architectures import TorchNetwork
+from digitfast.reading.reader import read_digit, read_digits
+from digitfast.reading.result import Digit, Reading
 
 MANY = int(os.environ.get("DIGITFAST_EXAMPLES", "1"))
 LONGEST_SECONDS = 60

@@ -6,11 +6,11 @@ from PIL import Image, ImageDraw
 
 from digitfast import Predictor, read_digit, read_digits
 from digitfast.errors import BadImage
-from digitfast.figures import check_figures, draw_boxes, draw_steps
-from digitfast.ink import Ink, find_ink
-from digitfast.photos import synthetic_photo
-from digitfast.reading import Digit, Reading
-from digitfast.segments import MOST_PARTS, MOST_PIECES, find_pieces
+from digitfast.reading.figures import check_figures, draw_boxes, draw_steps
+from digitfast.reading.ink import Ink, find_ink
+from digitfast.reading.result import Digit, Reading
+from digitfast.reading.segments import MOST_PARTS, MOST_PIECES, find_pieces
+from digitfast.synthetic.photos import synthetic_photo
 
 
 @pytest.fixture(scope="module")

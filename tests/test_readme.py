@@ -3,17 +3,18 @@ import hashlib
 import json
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 from statistics import mean, median, stdev
 
 import pytest
 import typer
 from PIL import Image
-from test_architecture import MODULES, RANKS
+from test_architecture import PACKAGE
 
-from digitfast import cli
-from digitfast.bench import results_table
-from digitfast.settings import named_runs
+from digitfast.bench.comparisons import results_table
+from digitfast.cli import app as cli
+from digitfast.runs.settings import named_runs
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -80,10 +81,13 @@ def test_speed_on_a_gpu_is_that_of_the_raw_results():
     assert f"takes {ours:.2f} s" in README and f"{theirs:.1f} s (once): {ours / theirs:.3f}." in README
 
 
-def test_modules_are_the_houses():
-    rows = {row[1].strip("`").removesuffix(".py"): int(row[0]) for row in table("How it is built")}
-    inside = {file.stem for file in MODULES if not file.stem.startswith("__")}
-    assert rows == {name: rank for name, rank in RANKS.items() if name in inside} and set(rows) == inside
+def test_wings_are_those_of_the_package():
+    wings = {row[0].strip("`/"): row[1] for row in table("How it is built")}
+    packed = wings.pop("packed")
+    docstrings = {wing: import_module(f"digitfast.{wing}").__doc__ for wing in wings}
+    assert packed and {wing.name for wing in PACKAGE.iterdir() if (wing / "__init__.py").is_file()} == set(wings)
+    assert {wing: text[0].upper() + text[1:] + "." for wing, text in wings.items()} == {
+        wing: text[0].upper() + text[1:] for wing, text in docstrings.items()}
 
 
 def test_python_runs(digits, many_digits, monkeypatch, tmp_path):
@@ -109,6 +113,6 @@ def test_links_lead_somewhere():
 
 @pytest.mark.parametrize("name", ["digitnet.safetensors", "ink.safetensors", "ink.onnx"])
 def test_model_cards_are_those_of_the_files(name):
-    data = ROOT / "digitfast" / "data"
+    data = ROOT / "digitfast" / "packed"
     card = (data / "README.md").read_text(encoding="utf-8").split(f"\n# {name}:")[1].split("\n# ")[0]
     assert re.search(r"SHA-256 \| `(\w+)`", card).group(1) == hashlib.sha256((data / name).read_bytes()).hexdigest()

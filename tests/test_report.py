@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from digitfast import BadData, DataNotFound, evaluate_learner, find_run, report, train_run
-from digitfast.report import gather_evidence
+from digitfast import BadData, DataNotFound, evaluate_learner, find_run, train_run
+from digitfast.report import gather as report
+from digitfast.report.gather import gather_evidence
 from digitfast.sealed import read_sealed, write_sealed
 
 

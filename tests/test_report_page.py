@@ -11,9 +11,10 @@ import torch
 from conftest import CHROMIUM
 from PIL import Image
 
-from digitfast import BadSetting, RunNotFound, report, train_run, write_report
-from digitfast.report_page import report_page
-from digitfast.run_folders import STEPS
+from digitfast import BadSetting, RunNotFound, train_run, write_report
+from digitfast.report import gather as report
+from digitfast.report.page import report_page
+from digitfast.runs.folders import STEPS
 
 VOID = {"meta", "img", "br", "wbr", "circle", "line", "polyline"}
 
@@ -198,7 +199,7 @@ def test_changed_images_and_another_accuracy_are_said(evidence):
 
 
 def test_where_it_is_written(run, tmp_path, monkeypatch, evidence):
-    from digitfast import report_page as module
+    from digitfast.report import page as module
     monkeypatch.setattr(module, "gather_evidence", lambda run: evidence)
     assert write_report(run.path.name, runs=run.path.parent) == run.path / "report.html"
     assert (run.path / "report.html").read_text().startswith("<!doctype html>")

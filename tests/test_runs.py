@@ -12,16 +12,16 @@ from digitfast import (
     Diverged,
     RunNotFound,
     UnknownName,
-    callbacks,
     find_run,
     list_runs,
     resume_run,
-    runs,
     train_run,
 )
-from digitfast.loaders import folder_facts
-from digitfast.run_folders import is_unfinished, unfinished_runs
-from digitfast.settings import named_runs, read_settings
+from digitfast.data.loaders import folder_facts
+from digitfast.runs import run as runs
+from digitfast.runs.folders import is_unfinished, unfinished_runs
+from digitfast.runs.settings import named_runs, read_settings
+from digitfast.training import callbacks
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_run_folder_has_everything(quick, digits):
 
 
 def test_a_long_training_keeps_some_of_its_steps(tmp_path):
-    from digitfast.run_folders import KEPT_STEPS, Run, write_steps
+    from digitfast.runs.folders import KEPT_STEPS, Run, write_steps
     run = Run(tmp_path, {})
     assert run.steps() == []  # runs of before this file
     for n in (0, 1, KEPT_STEPS, KEPT_STEPS + 1, 5 * KEPT_STEPS - 1):
@@ -196,7 +196,7 @@ def test_a_result_that_cannot_be_trusted_is_told(quick, settings, words):
 
 
 def test_more_classes_than_a_file_can_have_are_refused_before_training(quick, tmp_path, monkeypatch):
-    monkeypatch.setattr("digitfast.runs.MOST_CLASSES", 9)
+    monkeypatch.setattr("digitfast.runs.run.MOST_CLASSES", 9)
     with pytest.raises(BadSetting, match="has 10 classes; a run can have 9 at most"):
         train_run(**quick)
     assert not (tmp_path / "runs").exists()
@@ -244,7 +244,7 @@ def test_mistakes_leave_nothing(quick, tmp_path, wrong, error, message):
 
 def test_a_run_for_reading_is_calibrated_and_goes_into_one_safe_file(quick, digits):
     from digitfast import open_predictor, read_digit
-    from digitfast.run_folders import export_run
+    from digitfast.runs.folders import export_run
     run = train_run(**{**quick, "arch": "digitnet"}, epochs=6, holdout=0.2, pen=0.1, non_digits=0.2, augment=0.3)
     calibration = run.summary["calibration"]
     assert 0.1 <= calibration["temperature"] <= 10 and 0 < calibration["threshold"] < 1
@@ -271,7 +271,7 @@ def test_non_digits_want_digits(quick):
 @pytest.mark.parametrize("at", ["_without_checkpoints", "Run"])
 def test_nothing_that_was_finished_is_removed(quick, tmp_path, monkeypatch, error, at):
     "Whatever goes wrong once the summary is there."
-    from digitfast import runs
+    from digitfast.runs import run as runs
 
     def fails(*args):
         raise error

@@ -1,7 +1,7 @@
 import numpy as np
 from PIL import Image, ImageDraw
 
-from digitfast.segments import (
+from digitfast.reading.segments import (
     Piece,
     candidates,
     cut_pieces,

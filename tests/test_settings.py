@@ -4,7 +4,7 @@ import pytest
 
 import digitfast
 from digitfast.errors import BadSetting, DataNotFound, UnknownName
-from digitfast.settings import PACKED_SETTINGS, named_runs, parameter_types, read_settings, write_settings
+from digitfast.runs.settings import PACKED_SETTINGS, named_runs, parameter_types, read_settings, write_settings
 
 
 def func(arch: str = "a", epochs: int = 1, lr: float = 0.1, wd: float | None = None): ...

@@ -17,15 +17,15 @@ from pathlib import Path
 import pytest
 from fastai.data.external import URLs, fastai_cfg, fastai_path
 
-from digitfast import sources
-from digitfast.errors import BadData, DataNotFound
-from digitfast.folders import class_counts
-from digitfast.sources import (
+from digitfast.data import sources
+from digitfast.data.folders import class_counts
+from digitfast.data.sources import (
     MNIST_COUNTS,
     PACKED_MNIST,
     PACKED_MNIST_SHA256,
     digits_path,
 )
+from digitfast.errors import BadData, DataNotFound
 
 UNPACK = [sys.executable, "-W", "ignore", "-c", "from digitfast import digits_path; print(digits_path())"]
 

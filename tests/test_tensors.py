@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from digitfast import tensors
+from digitfast.data import pixel_cache as tensors
+from digitfast.data.pixel_cache import cache_file, load_pixels
 from digitfast.errors import BadImage
-from digitfast.tensors import cache_file, load_pixels
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_a_cache_that_cannot_be_written(files, copy_of_digits, monkeypatch):
 
 
 def test_two_processes_at_once(files, copy_of_digits, fastai_home):
-    code = ("import sys; from pathlib import Path; from digitfast.tensors import load_pixels; "
+    code = ("import sys; from pathlib import Path; from digitfast.data.pixel_cache import load_pixels; "
             "root = Path(sys.argv[1]); print(int(load_pixels(sorted(root.rglob('*.png')), root).sum()))")
     both = [subprocess.Popen([sys.executable, "-W", "ignore", "-c", code, str(copy_of_digits)], text=True,
                              stdout=subprocess.PIPE, env={**os.environ, "FASTAI_HOME": str(fastai_home)})

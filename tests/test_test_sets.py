@@ -4,7 +4,7 @@ from PIL import Image
 
 from digitfast import Predictor
 from digitfast.errors import BadData
-from digitfast.test_sets import answer_pictures, edit_distance, evaluate_pictures, font_digits
+from digitfast.evaluation.other_sets import answer_pictures, edit_distance, evaluate_pictures, font_digits
 
 
 def test_edit_distance():

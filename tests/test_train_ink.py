@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-sys.path.append(str(Path(__file__).parent.parent / "tools"))
-import ink_scenes
-import train_ink
+sys.path.append(str(Path(__file__).parent.parent / "tools" / "ink"))
+import scenes as ink_scenes
+import train as train_ink
 
 
 @pytest.fixture(scope="module")

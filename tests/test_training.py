@@ -20,8 +20,8 @@ from digitfast import (
     digit_learner,
     simple_learner,
     train_learner,
-    training,
 )
+from digitfast.training import train as training
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_precision_of_training_alone(digits, tmp_path, precision, dtype):
     assert not any("forward" in vars(module) for module in learn.model.modules())
     learn.export(tmp_path / "learner.pkl")
     pickled = (tmp_path / "learner.pkl").read_bytes()
-    assert b"digitfast.arithmetic" not in pickled and b"MixedPrecision" not in pickled
+    assert b"digitfast.training.precision" not in pickled and b"MixedPrecision" not in pickled
 
 
 def test_resnet18_trains_the_same_with_products_for_convolutions(digits):
@@ -194,7 +194,7 @@ def test_mistakes(learn, kwargs, error):
 
 
 def test_non_digits_are_learned_beside_the_digits(digits, capsys):
-    from digitfast.calibration import probabilities
+    from digitfast.inference.calibration import probabilities
 
     class Watch(Callback):
         def after_loss(self):

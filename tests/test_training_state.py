@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from fastcore.foundation import L
 
-from digitfast.training_state import pack, set_random_state, take_random_state, unpack
+from digitfast.training.state import pack, set_random_state, take_random_state, unpack
 
 
 def test_the_generators_draw_on():

@@ -2,7 +2,7 @@
 import pytest
 
 from digitfast import train_run
-from digitfast.settings import read_settings
+from digitfast.runs.settings import read_settings
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import typer
 
 import digitfast
-from digitfast.cli import app
+from digitfast.cli.app import app
 
 DOCS = Path(__file__).parent.parent / "docs"
 API = """# The Python API

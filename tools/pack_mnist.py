@@ -87,5 +87,5 @@ def pack(folder: Path, output: Path) -> None:
 if __name__ == "__main__":
     if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
-    default = Path(__file__).parent.parent / "digitfast" / "data" / "mnist_png.tar.xz"
+    default = Path(__file__).parent.parent / "digitfast" / "packed" / "mnist_png.tar.xz"
     pack(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) == 3 else default)

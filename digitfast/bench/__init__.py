@@ -1,0 +1,1 @@
+"""digitfast, measured against the article's code."""

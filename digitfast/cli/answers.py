@@ -1,0 +1,177 @@
+"""A network by its name, and its answers for pictures; one that cannot be read does not stop the others."""
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from digitfast.data.pictures import CLUTTER, PICTURES, fit_square, one_line_name, read_grey
+from digitfast.errors import BadImage, BadSetting, RunNotFound
+from digitfast.inference.predictor import SUFFIXES, Predictor, open_predictor, predictor_of
+from digitfast.reading.figures import check_figures, draw_boxes, draw_steps
+from digitfast.reading.reader import read_digit, read_digits
+from digitfast.reading.result import described
+from digitfast.runs.folders import find_run
+
+#: Files of other programs' networks, and of weights alone, by their suffixes.
+STRANGE_NETWORKS = {".bin", ".ckpt", ".h5", ".joblib", ".keras", ".pb", ".pickle", ".pt", ".pth", ".tflite"}
+
+
+def open_network(
+    target: str | Path | None = None,  # name or folder of a run, a .safetensors, .onnx or .pkl; None: digitfast's own
+    runs: str | Path = "runs",  # folder of the run folders
+    trust: bool = False,  # whether code in a .pkl may be run
+) -> Predictor:
+    "The network of that name. Raises: `RunNotFound`, `BadData`, `BadSetting` for a .pkl that is not trusted."
+    if target is None:
+        return Predictor.packed()
+    if Path(target).suffix.lower() in STRANGE_NETWORKS:
+        raise BadSetting(f"{target} is no network that digitfast opens: that must be a run, a {', '.join(SUFFIXES)} "
+                         "or a .pkl from learn.export(); weights alone do not say of which network they are")
+    if Path(target).suffix in SUFFIXES:
+        return open_predictor(target)
+    if not Path(target).is_file():
+        return find_run(target, runs).predictor()
+    from digitfast.inference.pickles import open_learner  # so that the others need no fastai
+    try:
+        summary = find_run(Path(target).parent).summary
+    except RunNotFound:
+        summary = None
+    return predictor_of(open_learner(target, trust), summary)
+
+
+def is_network(
+    target: str | Path,
+    runs: str | Path = "runs",  # folder of the run folders
+) -> bool:
+    "Whether `target` names a network, and not a picture."
+    path = Path(target)
+    if path.is_file() or path.suffix in (*SUFFIXES, ".pkl"):
+        return path.suffix in (*SUFFIXES, ".pkl") or path.suffix.lower() in STRANGE_NETWORKS
+    return any((folder / "summary.json").is_file() for folder in (path, Path(runs) / path))
+
+
+def network_and_pictures(
+    targets: list[str],  # pictures, and before them perhaps a network
+    runs: str | Path = "runs",  # as for `open_network`
+    trust: bool = False,
+) -> tuple[Predictor, list[str]]:
+    "The network that the first of `targets` names, or digitfast's own, and the pictures. Raises: as `open_network`."
+    word = Path(targets[0])
+    named = is_network(word, runs) or (len(targets) > 1 and not word.suffix and not word.exists())  # a mistyped run
+    if named and len(targets) == 1:
+        raise BadSetting(f"{targets[0]} is a network; name pictures behind it")
+    return open_network(targets[0] if named else None, runs, trust), targets[1:] if named else targets
+
+
+def predict_pictures(
+    images: Iterable[str | Path],  # files, and folders that stand for all pictures in them
+    predictor: Predictor | None = None,  # None: the network that comes with digitfast
+    ink: str = "auto",  # dark or light, against its paper
+    as_is: bool = False,  # whether the pictures are as those that the network was trained on, and want only their size
+    steps: str | Path | None = None,  # .png to draw the steps of the one picture into
+) -> list[dict]:
+    """The one digit in each picture: file, answer, digit (None if unsure), probability, probabilities by class,
+    no_digit, box, and how many digits there are. For a picture that cannot be read: file and error."""
+    images, predictor = _listed(images), predictor or Predictor.packed()
+    if as_is and steps:
+        raise BadSetting(f"{steps}: a picture that is taken as it is goes no steps; leave out one of the two")
+    if as_is:
+        return _answers(images, lambda file: _as_is(file, predictor))
+    check_figures(images, steps)
+    return _answers(images, lambda file: _one(file, predictor, ink, steps))
+
+
+def read_pictures(
+    images: Iterable[str | Path],  # files, and folders that stand for all pictures in them
+    predictor: Predictor | None = None,  # None: the network that comes with digitfast
+    ink: str = "auto",  # dark or light, against its paper
+    boxes: str | Path | None = None,  # .png to draw the one picture with a box around each digit into
+    steps: str | Path | None = None,  # .png to draw the steps of the one picture into
+) -> list[dict]:
+    "All digits in each picture: file, text, and lines of digits with label, probability and box; or file and error."
+    images, predictor = _listed(images), predictor or Predictor.packed()
+    check_figures(images, boxes, steps)
+    return _answers(images, lambda file: _all(file, predictor, ink, boxes, steps))
+
+
+def digit_line(answer: dict) -> str:
+    "One line for an answer of `predict_pictures`."
+    file = one_line_name(answer["file"])
+    if answer["digit"] is None:
+        likely = f" (most like {answer['guess']}, {answer['probability']:.2%})" if "guess" in answer else ""
+        return f"{file}  {answer['answer']}{likely}"
+    more = f"  (one of {answer['digits']} digits: see digitfast read)" if answer.get("digits", 1) > 1 else ""
+    return f"{file}  {answer['digit']}  {answer['probability']:.2%}{more}"
+
+
+def number_lines(answer: dict) -> str:
+    "A line for each line of an answer of `read_pictures`."
+    file = one_line_name(answer["file"])
+    if not answer["lines"]:
+        return f"{file}  no digit"
+    sure = [" ".join(f"{digit['probability']:.0%}" for digit in line) for line in answer["lines"]]
+    return "\n".join(f"{file}  {text}  {chances}"
+                     for text, chances in zip(answer["text"].split("\n"), sure, strict=True))
+
+
+def _listed(images: Iterable[str | Path]) -> list[str | Path]:
+    return [images] if isinstance(images, (str, Path)) else list(images)
+
+
+def _answers(images: Iterable[str | Path], answer: Callable[[Path], dict]) -> list[dict]:
+    answers = []
+    for file, error in _files(images):
+        try:
+            answers.append({"file": str(file), **({"error": error} if error else answer(file))})
+        except BadImage as e:
+            answers.append({"file": str(file), "error": str(e)})
+    return answers
+
+
+def _files(images: Iterable[str | Path]) -> Iterator[tuple[Path, str]]:
+    "Each file, and what is wrong with it before it is opened."
+    for image in map(Path, images):
+        try:
+            if not image.is_dir():
+                yield image, ""
+                continue
+            files = sorted(f for f in image.rglob("*") if f.is_file() and f.name not in CLUTTER
+                           and not any(part.startswith(".") for part in f.relative_to(image).parts))
+        except (OSError, ValueError) as e:  # a folder without permission, a name with a null byte
+            yield image, f"{one_line_name(image)} cannot be read: {getattr(e, 'strerror', None) or e}"
+            continue
+        found = [file for file in files if file.suffix.lower() in PICTURES]
+        yield from ((file, "") for file in found)
+        if not found:
+            yield image, f"{one_line_name(image)} holds no pictures"
+        if others := [one_line_name(file.name) for file in files if file.suffix.lower() not in PICTURES]:
+            warnings.warn(f"{one_line_name(image)} holds {len(others)} other files, which are left out: "
+                          f"{', '.join(others[:3])}{', …' if len(others) > 3 else ''}", stacklevel=4)
+
+
+def _one(file: Path, predictor: Predictor, ink: str, steps: str | Path | None) -> dict:
+    digit, reading = read_digit(file, predictor, ink)
+    if steps:
+        draw_steps(reading, steps)
+    if digit is None:
+        return {"answer": "no digit", "digit": None}
+    return {"answer": digit.answer, **described(digit), "no_digit": digit.no_digit,
+            "probabilities": digit.probabilities, "digits": len(reading.digits)}
+
+
+def _as_is(file: Path, predictor: Predictor) -> dict:
+    chances = predictor.chances(np.asarray(fit_square(read_grey(file), predictor.size))[None])[0].tolist()
+    probabilities = dict(zip(predictor.vocab, chances, strict=False))
+    best = max(probabilities, key=probabilities.__getitem__)
+    return {"answer": best, "digit": best, "probability": probabilities[best], "no_digit": chances[-1],
+            "probabilities": probabilities}
+
+
+def _all(file: Path, predictor: Predictor, ink: str, boxes: str | Path | None, steps: str | Path | None) -> dict:
+    reading = read_digits(file, predictor, ink)
+    if boxes:
+        draw_boxes(file, reading, boxes)
+    if steps:
+        draw_steps(reading, steps)
+    return {"text": reading.text, "lines": [[described(digit) for digit in line] for line in reading.lines]}

@@ -1,0 +1,167 @@
+"""The commands that ask trained networks: they parse, call and print.
+
+torch and fastai are imported inside the commands, so that `digitfast --help` and a mistyped option answer at once.
+"""
+import json
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from digitfast.cli.options import AsJson, Images, Ink, Network, RunsFolder, Steps, Trust, complain
+
+
+def evaluate(
+    target: Network = None,
+    source: Annotated[str | None, typer.Option(
+        help="Digits to test on, as for fit; a folder may also hold the class folders themselves. "
+             "Default: what the network was trained on; mnist for a .pkl that lies in no run folder.")] = None,
+    sets: Annotated[bool, typer.Option("--sets", help="Instead, a table over MNIST, other people's digits, handwriting "
+                                       "fonts, synthetic photos, and what is no digit. Some minutes.")] = False,
+    trust: Trust = False,
+    runs: RunsFolder = "runs",
+):
+    "Accuracy on the test images with its 95 % interval, and which digits are mistaken for which."
+    from digitfast.cli.answers import open_network
+    predictor = open_network(target, runs, trust)
+    if sets:
+        from digitfast.evaluation.other_sets import evaluate_sets
+        evaluate_sets(predictor, lambda line: print(line, flush=True))
+        return
+    from digitfast.data.folders import evaluation_folder
+    from digitfast.evaluation.other_sets import evaluate_pictures
+    folder = evaluation_folder(source or predictor.source, fetch=source is not None)
+    evidence = evaluate_pictures(predictor, folder, predictor.form != "mnist" or source in (None, predictor.source))
+    low, high = evidence.interval
+    print(f"accuracy {evidence.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), loss {evidence.loss:.4f}, "
+          f"{evidence.n:,} images of {folder}")
+    sure = evidence.sure
+    print(f"right and sure {sure.right:.2%}, wrong and sure {sure.wrong:.2%}, refused (unsure, or no digit) "
+          f"{sure.refused:.2%}")
+    heads, table = [*evidence.vocab], evidence.confusion.tolist()
+    if any(evidence.not_found):
+        heads.append("none")
+        table = [[*row, count] for row, count in zip(table, evidence.not_found, strict=True)]
+    width = max(5, *(len(label) + 1 for label in heads))
+    print("\nactual \\ predicted\n" + "".join(label.rjust(width) for label in ["", *heads]))
+    for label, row in zip(evidence.vocab, table, strict=True):
+        print("".join(str(cell).rjust(width) for cell in [label, *row]))
+    if mistakes := evidence.most_confused():
+        print("\nmost often: " + ", ".join(f"{a} taken for {p} ({count})" for a, p, count in mistakes))
+
+
+def report(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Name or folder of a run.")],
+    to: Annotated[Path | None, typer.Option(
+        help="File to write: .html. Default: report.html in the run folder.")] = None,
+    runs: RunsFolder = "runs",
+):
+    "One page with pictures of all that is known of a run: curves, mistakes, calibration, labels that look wrong."
+    from digitfast.report.page import write_report
+    from digitfast.runs.folders import find_run
+    found = find_run(run, runs)
+    print(write_report(found, to))
+    print(found.result)
+
+
+def predict(
+    images: Images,
+    as_json: AsJson = False,
+    as_is: Annotated[bool, typer.Option("--as-is", help="The pictures are as those that the network was trained on: "
+                                        "MNIST's have light ink on a dark ground. So are those for a network that was "
+                                        "trained on other digits than mnist.")] = False,
+    ink: Ink = "auto",
+    steps: Steps = None,
+    trust: Trust = False,
+    runs: RunsFolder = "runs",
+):
+    "The digit in each picture and its probability, or that it is unsure, or no digit. For numbers see: digitfast read"
+    from digitfast.cli.answers import digit_line, network_and_pictures, predict_pictures
+    predictor, images = network_and_pictures(images, runs, trust)
+    answers = predict_pictures(images, predictor, ink, as_is or predictor.form != "mnist", steps)
+    _print_answers(answers, as_json, digit_line)
+
+
+def read(
+    images: Images,
+    as_json: AsJson = False,
+    boxes: Annotated[Path | None, typer.Option(help="PNG to draw the picture with a box for each digit into.")] = None,
+    ink: Ink = "auto",
+    steps: Steps = None,
+    trust: Trust = False,
+    runs: RunsFolder = "runs",
+):
+    "The numbers in each picture, line by line, and how sure each digit is; ? stands for a mark that may be one."
+    from digitfast.cli.answers import network_and_pictures, number_lines, read_pictures
+    predictor, images = network_and_pictures(images, runs, trust)
+    answers = read_pictures(images, predictor, ink, boxes, steps)
+    _print_answers(answers, as_json, number_lines)
+
+
+def draw(
+    target: Network = None,
+    port: Annotated[int, typer.Option(help="Port of the page's address. Default: one that is free.",
+                                      show_default=False)] = 0,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser, or only print "
+                                          "its address.")] = True,
+    trust: Trust = False,
+    runs: RunsFolder = "runs",
+):
+    "A page to draw digits on, in this computer's browser, or to open photos in; the answer comes while one draws."
+    from digitfast.cli.answers import open_network
+    from digitfast.draw.server import serve_draw_page
+    predictor = open_network(target, runs, trust)
+
+    def ready(address: str) -> None:
+        print(f"Draw at {address} (Ctrl-C ends it)", flush=True)
+        if browser:
+            import threading
+            import webbrowser
+            threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()  # some are waited for
+    with suppress(KeyboardInterrupt):
+        serve_draw_page(predictor, port, ready)
+
+
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Name or folder of a run.")],
+    to: Annotated[Path | None, typer.Option(help="File to write: .safetensors; .onnx, which answers without torch; "
+                                            ".pkl for fastai, which can hold code. Default: RUN.safetensors.")] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="An .onnx that computes in integers of 8 bits, and its accuracy "
+                                       "beside that of the network as it was trained.")] = False,
+    runs: RunsFolder = "runs",
+):
+    "Copy a run's network to one file, for predict, read and evaluate here or for others."
+    from digitfast.runs.folders import export_run, find_run
+    file = export_run(run, to, runs, int8)
+    print(file)
+    if int8:
+        from digitfast.data.folders import evaluation_folder
+        from digitfast.evaluation.other_sets import evaluate_pictures
+        from digitfast.inference.predictor import open_predictor
+        for name, predictor in (("float32", find_run(run, runs).predictor()), ("int8", open_predictor(file))):
+            evidence = evaluate_pictures(predictor, evaluation_folder(predictor.source, fetch=False), as_is=True)
+            print(f"{name:8} accuracy {evidence.accuracy:.2%} on {evidence.n:,} test images")
+
+
+def _json(answers: list[dict]) -> str:
+    "`answers` as JSON, with escapes for what stdout cannot take: names that are no text, and narrow encodings."
+    text = json.dumps(answers, indent=2, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(answers, indent=2)
+    return text
+
+
+def _print_answers(answers: list[dict], as_json: bool, lines) -> None:
+    if as_json:
+        print(_json(answers))
+    for answer in answers:
+        if "error" in answer:
+            complain(answer["error"])
+        elif not as_json:
+            print(lines(answer), flush=True)
+    if any("error" in answer for answer in answers):
+        raise typer.Exit(1)

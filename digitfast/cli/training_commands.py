@@ -1,0 +1,167 @@
+"""The commands that train networks, and those for what training needs and leaves: they parse, call and print.
+
+torch and fastai are imported inside the commands, so that `digitfast --help` and a mistyped option answer at once.
+"""
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from digitfast.cli.options import Arch, Bs, Opt, Runs, Seed, Size, Source
+from digitfast.errors import BadSetting, DigitError
+from digitfast.registry import LOGS, PRECISIONS, SCHEDULES
+from digitfast.runs.settings import PACKED_SETTINGS, named_runs, read_settings
+from digitfast.training.processes import is_first
+
+try:
+    RUNS = list(named_runs(PACKED_SETTINGS))
+except DigitError:  # `fit --run` says what is wrong with the file
+    RUNS = []
+
+
+def fit(
+    arch: Arch = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images. Default: 1.")] = None,
+    lr: Annotated[float | None, typer.Option(
+        help="Learning rate; with one_cycle the highest one. The number of processes does not change it. "
+             "Default: 0.015.")] = None,
+    bs: Bs = None,
+    opt: Opt = None,
+    schedule: Annotated[str | None, typer.Option(
+        help=f"Learning rate over time: {' or '.join(SCHEDULES)}. Default: one_cycle.")] = None,
+    mom: Annotated[float | None, typer.Option(
+        help="Momentum, 0 to below 1. Default: the optimiser's and schedule's.")] = None,
+    wd: Annotated[float | None, typer.Option(help="Weight decay. Default: the optimiser's.")] = None,
+    augment: Annotated[float | None, typer.Option(
+        help="Turn, shear, zoom and shift the training images anew in each epoch: 1 for up to 20° and 15 %, 0 for not "
+             "at all. Default: 0.0.")] = None,
+    label_smoothing: Annotated[float | None, typer.Option(
+        help="Part of the probability that all classes share as the target, 0 for none. Default: 0.05.")] = None,
+    pen: Annotated[float | None, typer.Option(
+        help="Part of the training images that get other strokes, a coarser resolution, traces of ruled lines and the "
+             "like, 0 to 1. Default: 0.0.")] = None,
+    non_digits: Annotated[float | None, typer.Option(
+        help="Letters, scribbles and pieces of digits to a digit in training, 0 to 1: the network learns to say \"no "
+             "digit\". Default: 0.0.")] = None,
+    ema: Annotated[float | None, typer.Option(
+        help="Keep a running mean of the weights, of this decay (0.999), instead of the last ones. "
+             "Default: 0.0.")] = None,
+    precision: Annotated[str | None, typer.Option(
+        help=f"Floating-point format of the training passes: {', '.join(PRECISIONS)}; auto is bf16 or fp16 where that "
+             "is fast, validation is in fp32. Default: auto.")] = None,
+    source: Source = None,
+    holdout: Annotated[float | None, typer.Option(
+        help="Validate on this part of the training images (0.1: a tenth) and leave the test images alone. "
+             "Default: 0.0.")] = None,
+    size: Size = None,
+    seed: Seed = None,
+    name: Annotated[str | None, typer.Option(
+        help="Name of the run folder; a number is added where it is taken. "
+             "Default: the named run's or the architecture's.")] = None,
+    runs: Runs = None,
+    log: Annotated[str | None, typer.Option(
+        help=f"Write curves for {', '.join(LOGS)} as well, into a folder of the run folder. history.csv and steps.csv "
+             "are always there. Default: none.")] = None,
+    run: Annotated[str | None, typer.Option(
+        help="A named run, whose settings the options here override: a section of settings.ini, or "
+             f"{', '.join(RUNS)}.")] = None,
+    settings: Annotated[str | None, typer.Option(
+        help="The settings.ini to take the run from; that of a run folder repeats the run. "
+             "Default: ./settings.ini, then digitfast's own.")] = None,
+    resume: Annotated[str | None, typer.Option(
+        help="Name or folder of a run that was killed or interrupted, to go on with from its last checkpoint.")] = None,
+):
+    """Train a network and keep it in a run folder.
+
+    Several processes train it together, each with its share of every batch, when a launcher starts them:
+    torchrun --nproc_per_node 2 -m digitfast fit
+    """
+    options = dict(locals())
+    given = {key: value for key, value in options.items()
+             if key not in ("run", "settings", "resume") and value is not None}
+    from digitfast.data.sources import digits_path
+    from digitfast.runs.run import resume_run, train_run
+    if resume is None:
+        kwargs = read_settings(train_run, run, settings) if run or settings else {}
+        if "source" in kwargs and source is None:
+            digits_path(kwargs["source"], fetch=False)  # what only a file names is not fetched
+        done = train_run(**{**({"name": run} if run else {}), **kwargs, **given})
+    elif others := [key for key in (*given, *(["run"] if run else []), *(["settings"] if settings else []))
+                    if key != "runs"]:
+        raise BadSetting(f"--resume goes on with {resume} as it was set; leave out --"
+                         + ", --".join(key.replace("_", "-") for key in others))
+    else:
+        done = resume_run(resume, runs or "runs")
+    if not is_first():
+        return
+    took = done.summary["seconds"]
+    print(f"{done.result}\n{took['total']:.1f} s, of which {took['training']:.1f} s training and "
+          f"validation\nsaved in {done.path}")
+
+
+def lr_find(
+    arch: Arch = None,
+    bs: Bs = None,
+    opt: Opt = None,
+    source: Source = None,
+    size: Size = None,
+    seed: Seed = None,
+    plot: Annotated[str, typer.Option(help="PNG to write the curve of loss over learning rate to.")] = "lr_find.png",
+):
+    "Try out learning rates on a few batches, print fastai's suggestions and save the plot."
+    options = dict(locals())
+    given = {key: value for key, value in options.items() if key != "plot" and value is not None}
+    from digitfast.training.lr_find import find_lr
+    for name, rate in find_lr(plot=plot, **given).items():
+        print(f"{name:8} {rate:.2g}")
+    print(f"plot in {plot}")
+
+
+def data(
+    source: Annotated[str, typer.Argument(help="As --source of fit.")] = "mnist",
+):
+    "Where the digits are, how many of each there are, their checksum and size. Unpacks or downloads them if need be."
+    from digitfast.data.loaders import folder_facts
+    facts = folder_facts(source)
+    print(facts["path"])
+    for split, counts in facts["counts"].items():
+        print(f"{split:10}{sum(counts.values()):>7,} images   "
+              + "  ".join(f"{label}: {count:,}" for label, count in counts.items()))
+    print(f"{'size':10}{facts['bytes'] / 1e6:>7,.1f} MB\n{'sha256':11}{facts['sha256']}  (of names and pixels)")
+    if source == "mnist":
+        print("MNIST is by Yann LeCun, Corinna Cortes and Christopher J. C. Burges, CC BY-SA 3.0.")
+
+
+def runs(
+    folder: Annotated[str, typer.Argument(help="Folder of the run folders.")] = "runs",
+):
+    "The runs, the oldest first, and those that are not finished."
+    from digitfast.runs.folders import list_runs, unfinished_runs
+    found, unfinished = list_runs(folder), unfinished_runs(folder)
+    if not found and not unfinished:
+        print(f"no runs in {folder}/ yet; digitfast fit makes one")
+        return
+    width = max(len(path.name) for path in (*(run.path for run in found), *unfinished))
+    print(f"{'run':{width}}  accuracy  epochs  training  architecture")
+    for run in found:
+        result = run.summary
+        print(f"{run.path.name:{width}}  {result['accuracy']:8.2%}  {result['settings']['epochs']:6}  "
+              f"{result['seconds']['training']:6.1f} s  {result['settings']['arch']}")
+    for path in unfinished:
+        print(f"{path.name:{width}}  not finished: it trains, or goes on with: digitfast fit --resume {path}")
+
+
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="A tenth of the images, each measured once: a few minutes, to "
+                                        "see that it works.")] = False,
+    to: Annotated[Path | None, typer.Option("--json", help="File for the results with every measurement.")] = None,
+):
+    "Time digitfast on this machine against the article's code, train_mnist_fast's design and the bare arithmetic."
+    if to and (to.suffix != ".json" or not to.absolute().parent.is_dir()):
+        raise BadSetting(f"--json {str(to)!r}: the path of a .json in a folder that is there is wanted")
+    from digitfast.bench.comparisons import results_table, run_bench, write_results
+    results = run_bench(quick, lambda line: print(line, file=sys.stderr, flush=True))
+    if to:
+        write_results(results, to)
+    print(results_table(results))

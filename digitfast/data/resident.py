@@ -1,0 +1,106 @@
+"""fastai's `DataLoader` for digits: over image files, and over images that are all in memory."""
+from collections.abc import Iterator, Sized
+from itertools import islice
+
+import torch
+from fastai.data.core import TfmdDL
+from fastai.data.transforms import IntToFloatTensor, ToTensor
+from fastai.torch_core import TensorCategory, TensorImageBW
+
+from digitfast.data.images import FitSize
+
+
+class DigitDL(TfmdDL):
+    "fastai's `DataLoader`, whose order of the training images is drawn from torch's generator: `set_seed` settles it."
+
+    def shuffle_fn(self, idxs):
+        return [idxs[i] for i in torch.randperm(len(idxs)).tolist()]
+
+
+class ResidentDL(DigitDL):
+    """A `DigitDL` over images that are all in memory, on the device: a batch is drawn by one indexing.
+
+    The dataset stays the one of the files, so that everything that asks for an item, its name or its transforms finds
+    it. A loader of other items (`test_dl`, `export`) reads its files again, and so does this one once it has other
+    transforms of items than those that made the images in memory.
+    """
+
+    def __init__(self, dataset, pixels: torch.Tensor = None, labels: torch.Tensor = None, **kwargs):
+        self.pixels, self.labels = pixels, labels  # uint8 `[n, h, w]`, int64 `[n]`, in the dataset's order
+        super().__init__(dataset, **{**kwargs, "num_workers": 0})
+        self.in_memory = self._items()  # whose images these are, to notice where others have taken their place
+        if self.device is not None:
+            self.to(self.device)
+
+    @property
+    def device(self) -> torch.device | None:
+        return self._device
+
+    @device.setter
+    def device(self, device: int | str | torch.device | None):
+        TfmdDL.device.fset(self, device)
+        if self._device is not None:
+            self.pixels, self.labels = self.pixels.to(self._device), self.labels.to(self._device)
+
+    def new(self, dataset=None, cls=None, **kwargs):
+        if dataset is None or dataset is self.dataset:
+            return super().new(dataset, cls, pixels=self.pixels, labels=self.labels, **kwargs)
+        return super().new(dataset, cls or DigitDL, **kwargs)
+
+    def reads_files(self) -> bool:
+        "Whether items are made from their files, since other transforms or items are wanted than are in memory."
+        tfms = self.after_item.fs
+        return ([type(tfm) for tfm in tfms] != [FitSize, ToTensor] or tfms[0].size != self.pixels.shape[-1]
+                or self._items() != self.in_memory)
+
+    def _items(self) -> list:
+        return list(getattr(self.dataset, "items", ()))
+
+    def get_idxs(self) -> torch.Tensor | list[int]:  # fastai puts a list in its place to have an order of its own
+        return self.shuffle_fn(list(range(self.n))) if self.shuffle else torch.arange(self.n)
+
+    def shuffle_fn(self, idxs: list[int]) -> torch.Tensor:
+        return torch.tensor(idxs)[torch.randperm(len(idxs))]
+
+    def create_batches(self, samps) -> Iterator:  # for fastai's `DistributedDL`, which asks only for these
+        if self.reads_files():
+            yield from super().create_batches(map(int, samps))
+            return
+        for idxs in self.chunkify(samps):
+            yield self._draw(torch.tensor(list(idxs), device=self.pixels.device))
+
+    def _draw(self, idxs: torch.Tensor) -> tuple[TensorImageBW, TensorCategory]:
+        "The images of `idxs`, as uint8 `[n, 1, h, w]`, and their labels."
+        return (torch.as_subclass(self.pixels.index_select(0, idxs).unsqueeze(1), TensorImageBW),
+                torch.as_subclass(self.labels.index_select(0, idxs), TensorCategory))
+
+    def index_batches(self) -> tuple[torch.Tensor, ...]:
+        "Begin a pass over the images: the indices of each batch, on the device."
+        self.randomize()
+        self.before_iter()
+        idxs = self.get_idxs()
+        if not isinstance(idxs, torch.Tensor):  # show_batch(unique=True) has them without end
+            idxs = torch.tensor(list(idxs if isinstance(idxs, Sized) else islice(idxs, self.n)), dtype=torch.int64)
+        batches = idxs.to(self.pixels.device).split(self.bs)
+        short = len(batches[-1]) < (self.bs if self.drop_last else 1)
+        return batches[:-1] if short else batches
+
+    def batch(
+        self,
+        idxs: torch.Tensor,  # of the images, on the device
+    ) -> tuple[TensorImageBW, TensorCategory]:
+        "The batch of these images, transformed."
+        images, labels = self._draw(idxs)
+        if [type(f) for f in self.after_batch.fs] == [IntToFloatTensor]:
+            # at once, since the pipeline's own way takes as long as a step of a small network
+            images = torch.as_subclass(images, torch.Tensor).float().div_(255)
+            return torch.as_subclass(images, TensorImageBW), labels
+        return self.after_batch((images, labels))
+
+    def __iter__(self):
+        if self.reads_files():
+            yield from super().__iter__()
+            return
+        for idxs in self.index_batches():
+            yield self.batch(idxs)
+        self.after_iter()

@@ -1,0 +1,162 @@
+"""A page for this computer's browser: what is drawn on it, or a picture given to it, is read at once."""
+import asyncio
+import base64
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import uvicorn
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from digitfast.errors import BadSetting, DigitError
+from digitfast.inference.predictor import Predictor
+from digitfast.reading.reader import read_digits
+from digitfast.reading.result import Digit, described
+
+HERE = Path(__file__).parent
+FILES = {"/": ("draw.html", "text/html"), "/draw.css": ("draw.css", "text/css"),
+         "/draw.js": ("draw.js", "text/javascript"), "/icon.svg": ("icon.svg", "image/svg+xml")}
+HOST = "127.0.0.1"
+MOST_BYTES = 20_000_000  # of one picture; a phone's of 12 megapixels has some 4 million
+#: The page may load what this server has, and nothing else; no other page may show it in a frame.
+POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+          "base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+HEADERS = {"content-security-policy": POLICY, "x-content-type-options": "nosniff", "referrer-policy": "no-referrer",
+           "cross-origin-resource-policy": "same-origin", "cache-control": "no-store"}
+
+
+def serve_draw_page(
+    predictor: Predictor,  # that answers
+    port: int = 0,  # of this computer, 1 to 65535; 0: one that is free
+    ready: Callable[[str], Any] = print,  # called with the page's address when it can be opened
+) -> None:
+    """Serve the draw page on 127.0.0.1 until Ctrl-C, which raises `KeyboardInterrupt`.
+
+    Raises: `BadSetting` for a port that cannot be used.
+    """
+    with socket.socket() as listening:
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the last page's port is free at once
+            listening.bind((HOST, port))
+            listening.listen(128)
+        except (OSError, OverflowError) as e:
+            reason = getattr(e, "strerror", None) or "1 to 65535 are allowed"
+            raise BadSetting(f"port {port} cannot be used: {reason}; name another, or none for one that is free") from e
+        ready(f"http://{HOST}:{listening.getsockname()[1]}/")  # who asks now waits until the server begins
+        config = uvicorn.Config(draw_app(predictor), log_level="error", server_header=False,
+                                timeout_graceful_shutdown=1)
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def draw_app(
+    predictor: Predictor,  # that answers
+) -> Starlette:
+    """The page as an ASGI application: its four files, the network's name, and `POST /read` for pictures.
+
+    Pictures are read one after another in a thread of their own, so that the server goes on answering; none is kept.
+    """
+    worker = ThreadPoolExecutor(1, "reading")
+    worker.submit(_answer, _blank(), "drawing", predictor)  # the first reading loads what the next ones use
+
+    async def read(request: Request) -> Response:
+        picture = await _body(request)
+        if picture is None:
+            return _problem(413, f"a picture of more than {MOST_BYTES // 10**6} MB; make it smaller, or cut out a part")
+        ink = request.query_params.get("ink", "auto")
+        try:
+            return JSONResponse(await asyncio.get_running_loop().run_in_executor(
+                worker, _answer, picture, ink, predictor))
+        except DigitError as e:
+            return _problem(400, str(e))
+        except asyncio.CancelledError:  # Ctrl-C, and a second later the picture was still being read
+            return _problem(503, "digitfast draw has ended")
+
+    async def network(request: Request) -> Response:
+        return JSONResponse(_facts(predictor))
+
+    routes = [*(Route(path, _file(*file)) for path, file in FILES.items()), Route("/network", network),
+              Route("/read", read, methods=["POST"])]
+    return Starlette(routes=routes, middleware=[
+        Middleware(_OwnPage), Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"], www_redirect=False)])
+
+
+class _OwnPage:
+    """Refuses what another site's page asks for, and gives each answer the headers of this one.
+
+    A browser names in `Origin` the site whose page sends something, and no page can change that.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *((k.encode(), v.encode()) for k, v in HEADERS.items())]
+            await send(message)
+
+        headers = Headers(scope=scope) if scope["type"] == "http" else {}
+        own = f"http://{headers.get('host')}"
+        if headers.get("origin", own) != own:
+            refusal = _problem(403, f"asked by a page of {headers['origin']}; only {own} may")
+            await refusal(scope, receive, send_with_headers)
+        else:
+            await self.app(scope, receive, send_with_headers)
+
+
+def _file(name: str, media_type: str) -> Callable:
+    content = (HERE / name).read_bytes()
+
+    async def file(request: Request) -> Response:
+        return Response(content, media_type=media_type)
+    return file
+
+
+async def _body(request: Request) -> bytes | None:
+    "What was sent; None if it is too much, or if whoever sent it has gone. What is too much is read on, but not kept."
+    body = bytearray()
+    with suppress(ClientDisconnect):
+        async for chunk in request.stream():
+            body += chunk[:MOST_BYTES + 1 - len(body)]
+        return bytes(body) if len(body) <= MOST_BYTES else None
+
+
+def _answer(picture: bytes | np.ndarray, ink: str, predictor: Predictor) -> dict[str, Any]:
+    "What is written in a picture, and what the network saw of each mark."
+    reading = read_digits(picture, predictor, ink)
+    marks = [digit for line in reading.lines for digit in line]
+    unsure = any(digit.answer == "unsure" for digit in marks)
+    text = reading.text if reading.digits else "unsure" if unsure else "no digit"
+    return {"text": text, "marks": [_mark(digit) for digit in marks]}
+
+
+def _mark(digit: Digit) -> dict[str, Any]:
+    return {**described(digit), "answer": digit.answer, "no_digit": digit.no_digit,
+            "probabilities": list(digit.probabilities.values()),
+            "pixels": base64.b64encode(digit.image.tobytes()).decode()}
+
+
+def _facts(predictor: Predictor) -> dict[str, Any]:
+    return {"vocab": predictor.vocab, "name": predictor.facts.get("run") or predictor.arch, "most_bytes": MOST_BYTES}
+
+
+def _blank() -> np.ndarray:
+    "A page with one stroke, which takes each step of reading."
+    page = np.full((128, 128), 255, np.uint8)
+    page[30:100, 60:68] = 0
+    return page
+
+
+def _problem(status: int, error: str) -> Response:
+    return JSONResponse({"error": error}, status)

@@ -1,0 +1,1 @@
+"""A trained network in a file, ready to answer."""

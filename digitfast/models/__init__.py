@@ -1,0 +1,1 @@
+"""The networks written here, and every other by name."""

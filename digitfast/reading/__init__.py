@@ -1,0 +1,1 @@
+"""A photo → the numbers in it."""

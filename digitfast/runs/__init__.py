@@ -1,0 +1,1 @@
+"""A training that is kept: its folder, settings and checkpoints."""

@@ -1,0 +1,105 @@
+"""Synthetic photos of whole pages of digits in lines, to measure reading with; for evaluation only, as `photos.py`."""
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from digitfast.errors import BadImage
+from digitfast.synthetic.photos import LINES, PENS, UNIT, redraw
+
+PEN = (0.045, 0.09)  # width of the stroke, part of a digit's height: fine ballpoint to felt pen
+PAPER = (245, 244, 240)
+APART = 1.75  # distance of the lines of digits, in digit heights
+MOST_IN_LINE = 9  # digits
+MARGIN = 0.08  # part of each side that is left free
+
+
+@dataclass(frozen=True, eq=False)
+class Page:
+    "A synthetic photo of a page, and how many digits are in each of its lines, from the top."
+    image: Image.Image  # mode "RGB"
+    lengths: list[int]
+
+
+def synthetic_page(
+    digits: np.ndarray,  # uint8 `[n, 28, 28]`, 0 = paper to 255 = ink, in reading order; n of 1 to 100
+    rng: np.random.Generator,  # gives every choice: the same state gives the same bytes
+    size: tuple[int, int] = (2000, 1500),  # width and height in pixels
+) -> Page:
+    """A page of `digits`, written in lines of up to nine by one pen, on plain, ruled or squared paper, photographed.
+
+    It lies almost straight, in light that falls off to one side; each line rises or falls as the others do.
+    Raises: `BadImage` for other digits.
+    """
+    shape, dtype = getattr(digits, "shape", ()), getattr(digits, "dtype", type(digits).__name__)
+    if dtype != np.uint8 or shape[1:] != (28, 28) or not 1 <= shape[0] <= 100:
+        raise BadImage(f"{dtype} {list(shape)}: digits of a page are uint8 [n, 28, 28], n from 1 to 100")
+    lengths = _lengths(len(digits), rng)
+    width, height = size
+    room = 1 - 2 * MARGIN
+    tall = rng.uniform(0.5, 0.95) * min(room * height / (len(lengths) * APART), room * width / (max(lengths) * 1.5))
+    page = np.empty((height, width, 3), np.float32)
+    page[:] = PAPER
+    _rule(page, tall, rng)
+    ink = np.array([PENS[name][0] for name in ("blue ballpoint", "black ballpoint", "pencil")][rng.integers(3)])
+    pen, slope, first = rng.uniform(*PEN), rng.uniform(-0.03, 0.03), 0
+    for i, n in enumerate(lengths):
+        foot = MARGIN * height + tall * (1 + APART * i)
+        _write(page, digits[first:first + n], (tall, foot, slope, pen), ink, rng)
+        first += n
+    return Page(_photographed(page, tall, rng), lengths)
+
+
+def _lengths(n: int, rng: np.random.Generator) -> list[int]:
+    "How many of `n` digits come into each line: some lines are full, others shorter."
+    most, lengths = int(rng.integers(3, MOST_IN_LINE + 1)), []
+    while n:
+        lengths.append(min(n, int(rng.integers(max(1, most - 3), most + 1))))
+        n -= lengths[-1]
+    return lengths
+
+
+def _rule(page: np.ndarray, tall: float, rng: np.random.Generator) -> None:
+    "Prints lines or squares on two pages of three."
+    kind = rng.choice(["plain", "ruled", "squared"])
+    pitch, thick = tall * rng.uniform(0.5, 1.4), max(1, round(tall / 40))
+    colour, start = LINES[str(rng.choice(list(LINES)))], rng.uniform(0, pitch, 2)
+    if kind != "plain":
+        for y in np.arange(start[0], page.shape[0], pitch).astype(int):
+            page[y:y + thick] = colour
+    if kind == "squared":
+        for x in np.arange(start[1], page.shape[1], pitch).astype(int):
+            page[:, x:x + thick] = colour
+
+
+def _write(page: np.ndarray, digits: np.ndarray, place: tuple, ink: np.ndarray, rng: np.random.Generator) -> None:
+    "Writes one line on `page`; its `place` is the height of digits, its foot at the left, its slope, and the pen."
+    tall, foot, slope, pen = place
+    x = MARGIN * page.shape[1] + tall * rng.uniform(0, 0.7)
+    for digit in digits:
+        depth = redraw(digit, UNIT, pen)
+        zoom = tall * rng.uniform(0.85, 1.15) / UNIT
+        size = [max(1, round(side * zoom)) for side in depth.shape[::-1]]
+        cover = np.asarray(Image.fromarray(depth).resize(size, Image.Resampling.BICUBIC)) * zoom
+        cover = 0.9 * (cover + 0.5).clip(0, 1)[..., None]
+        top = max(0, round(foot + slope * x + tall * rng.uniform(-0.06, 0.06)) - size[1])
+        spot = page[top:top + size[1], round(x):round(x) + size[0]]
+        cover = cover[:spot.shape[0], :spot.shape[1]]
+        spot += (ink - spot) * cover
+        x += size[0] + tall * rng.uniform(0.08, 0.4)
+
+
+def _photographed(page: np.ndarray, tall: float, rng: np.random.Generator) -> Image.Image:
+    "`page` in uneven light, turned a little, blurred, with noise, through JPEG."
+    height, width, _ = page.shape
+    right, down = rng.uniform(0, 0.5) * rng.uniform(0, 1, 2)
+    light = 1 - right * np.linspace(0, 1, width)[:, None] - down * np.linspace(0, 1, height)[:, None, None]
+    image = Image.fromarray((page * light).clip(0, 255).astype(np.uint8))
+    image = image.rotate(rng.uniform(-3, 3), Image.Resampling.BICUBIC, fillcolor=PAPER)
+    image = image.filter(ImageFilter.GaussianBlur(max(0.6, 0.008 * tall)))
+    noise = rng.uniform(1, 5) * rng.standard_normal((height, width, 1), np.float32)
+    file = io.BytesIO()
+    Image.fromarray((np.asarray(image) + noise).clip(0, 255).astype(np.uint8)).save(
+        file, "JPEG", quality=int(rng.integers(60, 95)))
+    return Image.open(file).convert("RGB")

@@ -1,0 +1,1 @@
+"""A `Learner` → a trained `Learner`."""

@@ -1,0 +1,48 @@
+"""fastai's learning rate finder, on digits."""
+import warnings
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import matplotlib.pyplot as plt
+from fastai.callback.schedule import minimum, slide, steep, valley
+from fastai.torch_core import set_seed
+
+from digitfast.data.loaders import digit_dls
+from digitfast.data.sources import digits_path
+from digitfast.errors import BadSetting
+from digitfast.registry import optimizer
+from digitfast.training.console import console_table
+from digitfast.training.learners import digit_learner
+from digitfast.training.train import check_seed
+
+
+def find_lr(
+    source: str = "mnist",  # what `digits_path` takes; the others are as for `train_run`
+    arch: str = "digitnet",
+    bs: int = 128,
+    opt: str = "adam",
+    size: int = 28,
+    seed: int = 42,
+    plot: str | Path = "lr_find.png",  # file for the curve of loss over learning rate
+) -> dict[str, float]:
+    "fastai's suggestions for the learning rate, by the name of the method, from a mock training of 100 batches."
+    opt_func = optimizer(opt)
+    check_seed(seed)
+    if Path(plot).suffix.lower() != ".png" or not Path(plot).absolute().parent.is_dir():
+        raise BadSetting(f"plot={str(plot)!r}: the path of a .png in a folder that is there is wanted")
+    set_seed(seed)
+    dls = digit_dls(digits_path(source), bs=bs, size=size)
+    with TemporaryDirectory() as scratch, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning)  # matplotlib's, on a machine without a screen
+        learn = digit_learner(dls, arch, opt_func=opt_func, path=scratch)
+        with console_table(learn):
+            found = learn.lr_find(suggest_funcs=(valley, slide, steep, minimum), show_plot=False)
+        learn.recorder.plot_lr_find()
+        figure = plt.gcf()
+        for i, (name, rate) in enumerate(found._asdict().items()):  # two may be at nearly the same rate
+            figure.axes[0].axvline(rate, linestyle=":", linewidth=1, color="grey")
+            figure.axes[0].annotate(name, (rate, 0.98 - 0.2 * i), xycoords=("data", "axes fraction"), rotation=90,
+                                    va="top")
+        figure.savefig(plot, dpi=120, bbox_inches="tight")
+        plt.close(figure)
+    return {name: float(rate) for name, rate in found._asdict().items()}

@@ -1,0 +1,118 @@
+"""Recipes for a given `Learner`."""
+import ctypes
+from contextlib import ExitStack, suppress
+from functools import partial
+
+import fastai.callback.schedule  # noqa: F401 - gives Learner fit_one_cycle
+import torch
+from fastai.callback.fp16 import MixedPrecision
+from fastai.callback.tracker import TrackerCallback
+from fastai.learner import Learner
+from fastai.torch_core import default_device
+from fastcore.basics import listify
+from fastcore.imports import IN_NOTEBOOK
+
+from digitfast.errors import BadSetting, Diverged
+from digitfast.registry import PRECISIONS, SCHEDULES, unknown
+from digitfast.training.callbacks import DivergenceCheck
+from digitfast.training.console import console_table
+from digitfast.training.precision import choose_precision, training_arithmetic
+from digitfast.training.processes import done_once, joined, process_count
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+LEAST_STEPS = 150  # that a network needs to learn anything well, however few images there are
+LARGEST_KEPT = 2**25  # bytes of a block that is kept: the most that every glibc allows
+
+
+def train_learner(
+    learn: Learner,  # to train
+    epochs: int = 1,  # passes over the training images, 1 or more
+    lr: float | slice | None = None,  # learning rate (the highest, for one_cycle), above 0; None: the Learner's own
+    schedule: str = "one_cycle",  # one_cycle: up and down again; constant: the same rate all through
+    precision: str = "auto",  # of the training passes: fp32, bf16, fp16, or auto for what is fast here
+    cbs=None,  # callbacks for this training
+) -> Learner:
+    """Train `learn` by a schedule.
+
+    It prints one line per epoch, with bars on a terminal and no control characters in a log; in a notebook it shows
+    what fastai shows. A training whose loss is no longer a number ends there. Of several processes that a launcher has
+    started, each takes its share of every batch; a script does all of its work within `joined`.
+
+    Raises: `BadSetting`, `UnknownName`, `Diverged`, `ProcessEnded`.
+    """
+    check_recipe(epochs, lr, schedule, precision)
+    _check_monitors(learn, cbs)
+    keep_freed_memory()
+    fit = getattr(learn, SCHEDULES[schedule])
+    with ExitStack() as contexts:
+        if process_count() > 1:
+            from digitfast.training.distributed import trained_together  # imports accelerate
+            contexts.enter_context(joined())
+            contexts.enter_context(trained_together(learn))
+        device = getattr(learn.dls, "device", default_device()) or next(learn.model.parameters()).device
+        device = torch.device(device)
+        precision = done_once(partial(choose_precision, precision, learn.model, device))
+        if any(isinstance(cb, MixedPrecision) for cb in learn.cbs):
+            precision = "fp32"  # what `to_fp16` or `to_bf16` has settled already
+        contexts.enter_context(training_arithmetic(learn.model, device, precision))
+        if precision == "fp16":
+            contexts.enter_context(learn.added_cbs(_LossScaling()))
+        if not IN_NOTEBOOK:
+            contexts.enter_context(console_table(learn))
+        check = DivergenceCheck()
+        fit(epochs, lr, cbs=[*listify(cbs), check])
+        if check.diverged:
+            raise Diverged(check.diverged)
+    return learn
+
+
+class _LossScaling(MixedPrecision):
+    "fastai's scaling of the gradients for fp16, without its autocast, which would take in validation."
+
+    def before_batch(self): pass
+    def after_pred(self): pass
+    def after_loss(self): pass
+
+
+def check_recipe(epochs: int, lr: float | slice | None, schedule: str, precision: str) -> None:
+    "Raise `BadSetting` or `UnknownName` for what `train_learner` cannot take."
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
+    if schedule not in SCHEDULES:
+        raise unknown("schedule", schedule, SCHEDULES)
+    if not (isinstance(epochs, int) and epochs >= 1):
+        raise BadSetting(f"epochs must be a whole number, at least 1, not {epochs!r}")
+    for rate in (lr.start, lr.stop) if isinstance(lr, slice) else (lr,):
+        if rate is not None and not (isinstance(rate, (int, float)) and 0 < rate < float("inf")):
+            raise BadSetting(f"lr must be a number above 0, such as 0.003, not {lr!r}")
+
+
+def _check_monitors(learn: Learner, cbs) -> None:
+    "Raise `UnknownName` for a callback that watches a value which the `Recorder` will not have."
+    recorder = learn.recorder
+    metrics = [metric.name for metric in learn.metrics]
+    if recorder.train_metrics and recorder.valid_metrics:
+        names = [f"{split}_{name}" for split in ("train", "valid") for name in ("loss", *metrics)]
+    else:
+        names = ["train_loss", *(["valid_loss", *metrics] if recorder.valid_metrics else [])]
+    for cb in [*learn.cbs, *listify(cbs)]:
+        if isinstance(cb, TrackerCallback) and cb.monitor not in names:
+            raise unknown(f"value to monitor for {type(cb).__name__}", cb.monitor, names)
+
+
+def check_seed(seed: int) -> None:
+    "Raise `BadSetting` for a seed that numpy does not take."
+    if not 0 <= seed < 2**32:
+        raise BadSetting(f"seed={seed}: a whole number from 0 to {2**32 - 1} is wanted")
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep the memory that tensors free, for the next ones of the same size.
+
+    glibc gives every large block back to the system and asks for it again, and the system clears each page anew: a
+    tenth of the time of a resnet18 step on two cores. Elsewhere than on glibc this does nothing.
+    """
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        if mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT) == 1:  # either setting ends glibc's own adaptation of both
+            mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
