@@ -7,7 +7,8 @@ import torch
 
 from digitfast import DigitError
 from digitfast.bench import comparisons as bench
-from digitfast.bench.comparisons import COMPARISONS, peers, results_table, write_results
+from digitfast.bench import peers
+from digitfast.bench.comparisons import COMPARISONS, results_table, write_results
 
 
 def measured(training, accuracy=None, **more):
