@@ -3,7 +3,7 @@
     python benchmarks/accuracies.py benchmarks/results/accuracies.json [RUN ...]
 
 Accuracy is on the 10,000 test images, after the last epoch; nothing is chosen by it. What is in the file already is
-not trained again, so an interrupted session can be gone on with. All of it takes some 40 minutes on two cores.
+not trained again, so a measurement that was stopped goes on.
 """
 import json
 import sys
@@ -14,13 +14,16 @@ from tempfile import TemporaryDirectory
 from digitfast import train_run
 from digitfast.runs.settings import read_settings
 
-SEEDS = {"digitnet": 5, "digitnet-deep": 3, "article-resnet18": 3, "article-pytorch": 3, "article-basic": 3, "best": 3}
+SEEDS = {"digitnet": 5, "digitnet-deep": 3, "article-resnet18": 3, "article-pytorch": 3, "article-basic": 3,
+         "article-basic --epochs 500": 1, "best": 3}
 
 
 def measure(name: str, seed: int) -> dict:
     "One run, and what it was made with."
+    run, _, epochs = name.partition(" --epochs ")
+    settings = {**read_settings(train_run, run), **({"epochs": int(epochs)} if epochs else {}), "seed": seed}
     with TemporaryDirectory() as folder:
-        summary = train_run(**{**read_settings(train_run, name), "seed": seed, "runs": folder, "name": name}).summary
+        summary = train_run(**settings, runs=folder, name=run).summary
     kept = ("accuracy", "validation_loss", "training_loss", "seconds", "precision", "threads", "device", "versions")
     return {"seed": seed, **{key: summary[key] for key in kept}}
 
@@ -35,7 +38,8 @@ def main(to: str, *names: str) -> None:
                 rows.append(measure(name, seed))
                 file.write_text(json.dumps(found, indent=1) + "\n")
         accuracies = [100 * row["accuracy"] for row in rows]
-        print(f"{name}: {mean(accuracies):.2f} ± {stdev(accuracies):.2f} %, n = {len(rows)}", flush=True)
+        spread = f" ± {stdev(accuracies):.2f}" if len(rows) > 1 else ""
+        print(f"{name}: {mean(accuracies):.2f}{spread} %, n = {len(rows)}", flush=True)
 
 
 if __name__ == "__main__":

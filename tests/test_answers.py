@@ -6,14 +6,8 @@ import pytest
 from PIL import Image
 
 from digitfast import RunNotFound, save_predictor
-from digitfast.cli.answers import (
-    digit_line,
-    is_network,
-    number_lines,
-    open_network,
-    predict_pictures,
-    read_pictures,
-)
+from digitfast.cli.answers import digit_line, number_lines, predict_pictures, read_pictures
+from digitfast.cli.networks import is_network, open_network
 from digitfast.errors import BadSetting
 from digitfast.inference.predictor import PACKED_NETWORK, Predictor
 

@@ -14,8 +14,9 @@ from digitfast.inference import onnx_export as module
 from digitfast.inference.onnx_export import export_onnx
 from digitfast.inference.onnx_network import EXTERNAL
 from digitfast.inference.predictor import Predictor, header_of
-from digitfast.models.architectures import TorchNetwork, build_network
-from digitfast.runs.folders import export_run
+from digitfast.inference.torch_network import TorchNetwork
+from digitfast.models.architectures import build_network
+from digitfast.runs.export import export_run
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (1000, 28, 28), dtype=np.uint8)
 

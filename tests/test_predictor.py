@@ -17,7 +17,8 @@ from digitfast.inference.predictor import (
     predictor_of,
     save_predictor,
 )
-from digitfast.models.architectures import TorchNetwork, build_network
+from digitfast.inference.torch_network import TorchNetwork
+from digitfast.models.architectures import build_network
 from digitfast.models.digit_nets import simple_net
 from digitfast.sealed import read_sealed, write_sealed
 

@@ -26,7 +26,7 @@ from PIL import Image, ImageDraw
 from digitfast.data.pictures import read_picture
 from digitfast.errors import BadImage
 from digitfast.inference.predictor import Predictor
-from digitfast.models.architectures import TorchNetwork
+from digitfast.inference.torch_network import TorchNetwork
 from digitfast.reading.reader import read_digit, read_digits
 from digitfast.reading.result import Digit, Reading
 

@@ -6,10 +6,11 @@ from PIL import Image, ImageDraw
 
 from digitfast import Predictor, read_digit, read_digits
 from digitfast.errors import BadImage
+from digitfast.reading.cuts import MOST_PARTS
 from digitfast.reading.figures import check_figures, draw_boxes, draw_steps
 from digitfast.reading.ink import Ink, find_ink
+from digitfast.reading.pieces import MOST_PIECES, find_pieces
 from digitfast.reading.result import Digit, Reading
-from digitfast.reading.segments import MOST_PARTS, MOST_PIECES, find_pieces
 from digitfast.synthetic.photos import synthetic_photo
 
 

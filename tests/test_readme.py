@@ -61,6 +61,28 @@ def test_each_result_is_a_named_run():
         assert re.fullmatch(r"\d+\.\d+( ± \d+\.\d+)? %", row[3]) and int(row[4]) >= 1
 
 
+def test_accuracies_are_those_of_the_raw_results():
+    results = json.loads((ROOT / "benchmarks/results/accuracies.json").read_text())
+    rows = {row[0].replace("`", "").replace(" with", ""): row for row in table("Results")}
+    assert rows.pop("digitnet-reader")[3].replace(" ", "") == other_sets()["MNIST, test images"][2]
+    for name, row in rows.items():
+        accuracies = [100 * run["accuracy"] for run in results[name]]
+        spread = f" ± {stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
+        assert row[3:5] == [f"{mean(accuracies):.2f}{spread} %", str(len(accuracies))], name
+    assert len({run["device"]["name"] for runs in results.values() for run in runs}) == 1
+
+
+def other_sets() -> dict[str, list[str]]:
+    "The figures of each set in the last measurement, by its name."
+    lines = (ROOT / "benchmarks/results/sets.txt").read_text(encoding="utf-8").splitlines()[1:]
+    return {line[:46].strip(): line[46:].split() for line in lines if not line.startswith(("expected", "accuracy"))}
+
+
+def test_other_sets_are_those_of_the_raw_results():
+    rows = [line.strip("|").split("|") for line in README.split("| set | n |")[1].split("\n\n")[0].splitlines()[2:]]
+    assert {row[0].strip(): [cell.strip() for cell in row[1:] if cell.strip()] for row in rows} == other_sets()
+
+
 def test_speed_is_that_of_the_last_bench():
     results = json.loads((ROOT / "benchmarks/results/xeon-2-cores.json").read_text())
     assert results_table(results) in README and not results["quick"]

@@ -244,7 +244,7 @@ def test_mistakes_leave_nothing(quick, tmp_path, wrong, error, message):
 
 def test_a_run_for_reading_is_calibrated_and_goes_into_one_safe_file(quick, digits):
     from digitfast import open_predictor, read_digit
-    from digitfast.runs.folders import export_run
+    from digitfast.runs.export import export_run
     run = train_run(**{**quick, "arch": "digitnet"}, epochs=6, holdout=0.2, pen=0.1, non_digits=0.2, augment=0.3)
     calibration = run.summary["calibration"]
     assert 0.1 <= calibration["temperature"] <= 10 and 0 < calibration["threshold"] < 1

@@ -1,17 +1,9 @@
 import numpy as np
 from PIL import Image, ImageDraw
 
-from digitfast.reading.segments import (
-    Piece,
-    candidates,
-    cut_pieces,
-    cut_touching,
-    find_pieces,
-    join,
-    line_height,
-    may_be_one,
-    text_lines,
-)
+from digitfast.reading.cuts import candidates, cut_pieces, cut_touching
+from digitfast.reading.lines import line_height, may_be_one, text_lines
+from digitfast.reading.pieces import Piece, find_pieces, join
 
 
 def ink(*boxes: tuple[int, int, int, int], shape=(200, 400)) -> np.ndarray:

@@ -4,7 +4,8 @@ from PIL import Image
 
 from digitfast import Predictor
 from digitfast.errors import BadData
-from digitfast.evaluation.other_sets import answer_pictures, edit_distance, evaluate_pictures, font_digits
+from digitfast.evaluation.evaluate import answer_pictures, evaluate_pictures
+from digitfast.evaluation.other_sets import edit_distance, font_digits
 
 
 def test_edit_distance():

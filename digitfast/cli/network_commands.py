@@ -24,14 +24,14 @@ def evaluate(
     runs: RunsFolder = "runs",
 ):
     "Accuracy on the test images with its 95 % interval, and which digits are mistaken for which."
-    from digitfast.cli.answers import open_network
+    from digitfast.cli.networks import open_network
     predictor = open_network(target, runs, trust)
     if sets:
         from digitfast.evaluation.other_sets import evaluate_sets
         evaluate_sets(predictor, lambda line: print(line, flush=True))
         return
     from digitfast.data.folders import evaluation_folder
-    from digitfast.evaluation.other_sets import evaluate_pictures
+    from digitfast.evaluation.evaluate import evaluate_pictures
     folder = evaluation_folder(source or predictor.source, fetch=source is not None)
     evidence = evaluate_pictures(predictor, folder, predictor.form != "mnist" or source in (None, predictor.source))
     low, high = evidence.interval
@@ -78,7 +78,8 @@ def predict(
     runs: RunsFolder = "runs",
 ):
     "The digit in each picture and its probability, or that it is unsure, or no digit. For numbers see: digitfast read"
-    from digitfast.cli.answers import digit_line, network_and_pictures, predict_pictures
+    from digitfast.cli.answers import digit_line, predict_pictures
+    from digitfast.cli.networks import network_and_pictures
     predictor, images = network_and_pictures(images, runs, trust)
     answers = predict_pictures(images, predictor, ink, as_is or predictor.form != "mnist", steps)
     _print_answers(answers, as_json, digit_line)
@@ -94,7 +95,8 @@ def read(
     runs: RunsFolder = "runs",
 ):
     "The numbers in each picture, line by line, and how sure each digit is; ? stands for a mark that may be one."
-    from digitfast.cli.answers import network_and_pictures, number_lines, read_pictures
+    from digitfast.cli.answers import number_lines, read_pictures
+    from digitfast.cli.networks import network_and_pictures
     predictor, images = network_and_pictures(images, runs, trust)
     answers = read_pictures(images, predictor, ink, boxes, steps)
     _print_answers(answers, as_json, number_lines)
@@ -110,7 +112,7 @@ def draw(
     runs: RunsFolder = "runs",
 ):
     "A page to draw digits on, in this computer's browser, or to open photos in; the answer comes while one draws."
-    from digitfast.cli.answers import open_network
+    from digitfast.cli.networks import open_network
     from digitfast.draw.server import serve_draw_page
     predictor = open_network(target, runs, trust)
 
@@ -133,12 +135,13 @@ def export(
     runs: RunsFolder = "runs",
 ):
     "Copy a run's network to one file, for predict, read and evaluate here or for others."
-    from digitfast.runs.folders import export_run, find_run
+    from digitfast.runs.export import export_run
+    from digitfast.runs.folders import find_run
     file = export_run(run, to, runs, int8)
     print(file)
     if int8:
         from digitfast.data.folders import evaluation_folder
-        from digitfast.evaluation.other_sets import evaluate_pictures
+        from digitfast.evaluation.evaluate import evaluate_pictures
         from digitfast.inference.predictor import open_predictor
         for name, predictor in (("float32", find_run(run, runs).predictor()), ("int8", open_predictor(file))):
             evidence = evaluate_pictures(predictor, evaluation_folder(predictor.source, fetch=False), as_is=True)

@@ -1,16 +1,22 @@
-"""What a given `Learner` can be trusted with: accuracy and its uncertainty, and which digits it mistakes for which."""
+"""Labelled images → `Evidence`: of a `Learner`, or of any network that is ready to answer."""
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import fastai.callback.progress  # noqa: F401 - gives Learner no_bar
 import numpy as np
 from fastai.data.transforms import get_image_files
 from fastai.learner import Learner
+from PIL import Image
 
 from digitfast.data.images import PILDigit
+from digitfast.data.pictures import fit_square, read_grey, read_picture
 from digitfast.errors import BadData, BadImage
-from digitfast.evaluation.accuracy import Evidence
+from digitfast.evaluation.accuracy import Evidence, evidence_of
+from digitfast.inference.predictor import Predictor
+from digitfast.reading.ink import SMALL, find_ink
+from digitfast.reading.reader import network_form, read_digit
 from digitfast.training.processes import alone
 
 
@@ -69,3 +75,65 @@ def predict_files(
             answer |= {"digit": learn.dls.vocab[best], "probability": row[best],
                        "probabilities": dict(zip(learn.dls.vocab, row, strict=True))}
     return answers
+
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    "What a network said of the pictures of one set."
+    chances: np.ndarray  # float `[n, classes + 1]`: probabilities, and of "no digit"
+    as_is: np.ndarray  # the same, of the pictures as they come, brought to 28×28 pixels
+    labels: np.ndarray  # int `[n]`: indices of the classes
+
+
+def answer_pictures(
+    predictor: Predictor,
+    pictures: Sequence,  # what `read_picture` takes
+    labels: Sequence[int],  # indices of their classes
+    ink: str = "auto",
+) -> Answers:
+    "The chances that `predictor` gives the one digit in each picture, through MNIST's form and as it comes."
+    nothing = np.zeros(len(predictor.vocab) + 1)
+    nothing[-1] = 1.0
+    forms, squares, rows = [], [], {}
+    for i, picture in enumerate(pictures):
+        grey, _ = read_picture(picture)
+        squares.append(np.asarray(fit_square(Image.fromarray(grey), predictor.size)))
+        if min(grey.shape) < SMALL:
+            forms.append(network_form(find_ink(grey, ink).density, predictor))
+            if not forms[-1].any():
+                rows[i] = nothing
+        else:
+            digit, _ = read_digit(picture, predictor, ink)
+            rows[i] = nothing if digit is None else np.array([*digit.probabilities.values(), digit.no_digit])
+            forms.append(np.zeros((predictor.size,) * 2, np.uint8))
+    chances = predictor.chances(np.stack(forms))
+    for i, row in rows.items():
+        chances[i] = row
+    return Answers(chances, predictor.chances(np.stack(squares)), np.asarray(labels))
+
+
+def evaluate_pictures(
+    predictor: Predictor,
+    folder: str | Path,  # of class folders
+    as_is: bool = False,  # whether the pictures are as those that the network was trained on, and want only their size
+) -> Evidence:
+    """The `Evidence` of the pictures in class folders, brought into MNIST's form unless they are taken as they are.
+
+    Raises: `BadData`, `BadImage`.
+    """
+    from digitfast.data.folders import class_images  # imports fastai
+    images = class_images(Path(folder))
+    index = {label: i for i, label in enumerate(predictor.vocab)}
+    if strange := sorted(images.keys() - index.keys()):
+        raise BadData(f"{folder} has classes that the network does not know: {', '.join(strange)}; "
+                      f"it knows {', '.join(index)}")
+    files = [file for of_class in images.values() for file in of_class]
+    labels = np.array([index[file.parent.name] for file in files])
+    if not files:
+        raise BadData(f"{folder} holds no images in its class folders")
+    if as_is:
+        chances = predictor.chances(np.stack([np.asarray(fit_square(read_grey(f), predictor.size)) for f in files]))
+    else:
+        chances = answer_pictures(predictor, files, labels).chances
+    return evidence_of(chances, labels, list(index), predictor.threshold)

@@ -84,7 +84,7 @@ def predictor_of(
     """
     from fastai.data.transforms import IntToFloatTensor
 
-    from digitfast.models.architectures import TorchNetwork
+    from digitfast.inference.torch_network import TorchNetwork
     summary = summary or {}
     settings, calibration = summary.get("settings", {}), summary.get("calibration", {})
     file = io.BytesIO()
@@ -156,7 +156,7 @@ def open_predictor(
     else:
         weights, header = read_sealed(path)
         header = check_header(header, path)
-        from digitfast.models.architectures import rebuilt_network  # here, as an .onnx needs no torch
+        from digitfast.inference.torch_network import rebuilt_network
         network = rebuilt_network(weights, header["arch"], len(header["vocab"]), header["size"], path)
     return Predictor(network, facts=header["facts"], **{name: header[name] for name in NAMES})
 

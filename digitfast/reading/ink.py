@@ -13,7 +13,7 @@ from PIL import Image
 from digitfast.errors import BadSetting
 from digitfast.files import PACKED
 from digitfast.inference.onnx_network import open_session
-from digitfast.reading.segments import INKED
+from digitfast.reading.pieces import INKED
 
 INK_NET = PACKED / "ink.onnx"  # the network of models/ink_net.py, for where there is no torch
 COARSEST = 32  # pixels: the network takes sides that are multiples of this

@@ -10,20 +10,11 @@ from PIL import Image
 from digitfast.data.mnist_form import mnist_form
 from digitfast.data.pictures import fit_square, read_picture
 from digitfast.inference.predictor import Predictor
+from digitfast.reading.cuts import candidates, cut_pieces, cut_touching
 from digitfast.reading.ink import SMALL, find_ink
+from digitfast.reading.lines import line_height, may_be_one, text_lines
+from digitfast.reading.pieces import MOST_PIECES, Piece, find_pieces, join
 from digitfast.reading.result import Digit, Reading
-from digitfast.reading.segments import (
-    MOST_PIECES,
-    Piece,
-    candidates,
-    cut_pieces,
-    cut_touching,
-    find_pieces,
-    join,
-    line_height,
-    may_be_one,
-    text_lines,
-)
 
 CUT_COST = 3.0  # of a cut through connected ink, in units of log-probability; twice that among digits, if it is none
 GAP_COST = 2.0  # of parts that lie as far from each other as the line is high

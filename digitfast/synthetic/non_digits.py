@@ -9,11 +9,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from scipy import ndimage
 
-from digitfast.data.mnist_form import mnist_form
+from digitfast.data.mnist_form import SIDE, mnist_form
 from digitfast.errors import BadSetting
-from digitfast.synthetic.letters import letter, scribble, shape
+from digitfast.synthetic.letters import letter, shape
+from digitfast.synthetic.noise import noise
+from digitfast.synthetic.scribbles import scribble
 
-SIDE, LARGE = 28, 112  # pixels: of MNIST's images; of their enlargements, which are cut and joined
+LARGE = 112  # pixels of the enlarged images that are cut and joined
 
 # Which parts of a digit are no digit: what is kept, and how much of the height, least and most. Others are digits
 # themselves: the top of 8 and 9 is a 0, of 2 and 3 a 7, much of 1, 4, 6, 7 and 9 a 1. So are left and right halves:
@@ -195,64 +197,6 @@ def _warped(image: Image.Image, rng: np.random.Generator, strength: float) -> np
     return np.clip((soft - rng.uniform(0.15, 0.45) * soft.max()) * 6 + 0.5, 0, 1)
 
 
-def _noise(rng: np.random.Generator) -> np.ndarray:
-    "An image without a mark: noise, patterns, patches, specks, emptiness; at times only in MNIST's box of 20."
-    pattern = _PATTERNS[rng.integers(len(_PATTERNS))](rng)
-    image = np.clip(pattern, 0, 1) * rng.uniform(0.3, 1)
-    if rng.random() < 0.3:
-        image[[*range(4), *range(24, SIDE)]] = 0
-        image[:, [*range(4), *range(24, SIDE)]] = 0
-    return (image * 255).round().astype(np.uint8)
-
-
-def _grain(rng: np.random.Generator) -> np.ndarray:
-    "Each pixel by itself, in greys or in black and white."
-    image = rng.random((SIDE, SIDE))
-    return image if rng.random() < 0.5 else (image < rng.uniform(0.03, 0.6)) * 1.0
-
-
-def _clouds(rng: np.random.Generator) -> np.ndarray:
-    "Smooth noise, soft or with edges, coarse or fine, as ink spreads and paper is grained."
-    image = ndimage.gaussian_filter(rng.normal(size=(SIDE, SIDE)), rng.uniform(0.6, 2.5, 2))
-    return 0.5 + rng.uniform(-0.3, 0.3) + image / image.std() * rng.choice([0.2, 0.4, 3])
-
-
-def _grating(rng: np.random.Generator) -> np.ndarray:
-    "Waves of three periods or more, at times two of them crossed."
-    ys, xs = np.mgrid[:SIDE, :SIDE] / SIDE
-    angles, rates = rng.uniform(0, 2 * math.pi, 2), rng.uniform(3, 11, 2)
-    waves = [np.sin(2 * math.pi * rate * (xs * math.cos(a) + ys * math.sin(a)) + 9 * a)
-             for a, rate in zip(angles, rates, strict=True)]
-    return 0.5 + (waves[0] if rng.random() < 0.6 else waves[0] * waves[1]) * rng.choice([0.5, 2])
-
-
-def _patches(rng: np.random.Generator) -> np.ndarray:
-    "Filled rectangles, none of them slim and upright."
-    image = np.zeros((SIDE, SIDE))
-    for _ in range(rng.integers(1, 5)):
-        wide = rng.integers(7, 22)
-        high, left = rng.integers(2, wide + 4), rng.integers(0, SIDE - wide)
-        top = rng.integers(0, SIDE - high)
-        image[top:top + high, left:left + wide] = rng.uniform(0.3, 1)
-    return image
-
-
-def _ramp(rng: np.random.Generator) -> np.ndarray:
-    "Light from one side, or the same grey everywhere."
-    ys, xs = np.mgrid[:SIDE, :SIDE] / SIDE
-    return rng.random() + rng.uniform(-1, 1) * xs + rng.uniform(-1, 1) * ys
-
-
-def _specks(rng: np.random.Generator) -> np.ndarray:
-    "Nothing, or a few specks of dirt."
-    image = rng.random((SIDE, SIDE)) * rng.choice([0, 0.15])
-    for y, x in rng.integers(1, SIDE - 2, (rng.integers(0, 7), 2)):
-        image[y:y + rng.integers(1, 4), x:x + rng.integers(1, 4)] = rng.uniform(0.3, 1)
-    return image
-
-
-_PATTERNS = [_grain, _clouds, _clouds, _grating, _patches, _ramp, _specks, _specks]
-
 KINDS = {  # part of the images, and what draws one of them
     "letters": (0.32, lambda rng, _: mnist_form(letter(rng))),
     "type": (0.14, lambda rng, _: mnist_form(_typed(rng))),
@@ -261,5 +205,5 @@ KINDS = {  # part of the images, and what draws one of them
     "pieces": (0.08, lambda rng, source: mnist_form(_piece(rng, source))),
     "joined": (0.11, lambda rng, source: mnist_form(_joined(rng, source))),
     "mirrored": (0.02, lambda rng, source: mnist_form(_mirrored(rng, source))),
-    "noise": (0.08, lambda rng, _: _noise(rng)),
+    "noise": (0.08, lambda rng, _: noise(rng)),
 }

@@ -6,8 +6,9 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from digitfast.data.mnist_form import stroke_width
-from digitfast.synthetic.letters import letter, scribble
+from digitfast.synthetic.letters import letter
 from digitfast.synthetic.non_digits import PLAIN_FONTS, faces
+from digitfast.synthetic.scribbles import scribble
 
 SIDE = 320  # pixels of a scene
 Rng = np.random.Generator

@@ -1,0 +1,96 @@
+"""Pieces of ink → lines of writing, in reading order."""
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from digitfast.reading.pieces import BROKEN, LARGE, LEAST_PART, TINY, WIDE, Piece, box_of, typical_height
+
+STEEPEST = 0.4  # fall of a line, in pixels to a pixel
+
+
+def text_lines(
+    pieces: Sequence[Piece],
+) -> list[list[Piece]]:
+    """`pieces` in reading order: lines from top to bottom, each from left to right. A line may rise or fall.
+
+    What is much larger than most, or smaller and not near it, is in lines of its own kind: titles, a pen on the page.
+    """
+    if not pieces:
+        return []
+    typical = typical_height(pieces)
+    small = [p for p in pieces if p.height < 0.5 * typical]
+    large = [p for p in pieces if p.height > LARGE * typical]
+    tall = [p for p in pieces if 0.5 * typical <= p.height <= LARGE * typical]
+    if not tall:
+        tall, small, large = pieces, [], []
+    slope = _slope(tall)
+    lines: list[list[Piece]] = []
+    for piece in sorted(tall, key=lambda p: p.left):
+        beside = [max(_side_by_side(last, piece, slope) for last in line[-3:]) for line in lines]
+        if max(beside, default=0) < 0.4:
+            lines.append([piece])
+        else:
+            lines[int(np.argmax(beside))].append(piece)
+    alone = []
+    for piece in sorted(small, key=lambda p: p.left):
+        near = min(lines, key=lambda line: min(_distance(p, piece) for p in line))
+        if min(_distance(p, piece) for p in near) < 0.5 * typical:
+            near.append(piece)
+        elif piece.height >= TINY * typical:
+            alone.append(piece)
+    for line in lines:
+        line.sort(key=lambda p: p.left)
+    lines += text_lines(large) + text_lines(alone)
+    return sorted(lines, key=lambda line: np.mean([p.middle[1] - slope * p.middle[0] for p in line]))
+
+
+def _slope(pieces: Sequence[Piece]) -> float:
+    "By how much lines fall to the right: the median over each piece and its nearest neighbour there."
+    middles, slopes = np.array([piece.middle for piece in pieces]).reshape(-1, 2), []
+    for piece, middle in zip(pieces, middles, strict=True):
+        dx, dy = (middles - middle).T
+        near = (dx > 0.3 * piece.height) & (dx < 2.5 * piece.height) & (np.abs(dy) < 0.8 * piece.height)
+        if near.any():
+            nearest = np.where(near, np.hypot(dx, dy), np.inf).argmin()
+            slopes.append(dy[nearest] / dx[nearest])
+    return float(np.clip(np.median(slopes), -STEEPEST, STEEPEST)) if slopes else 0.0
+
+
+def _side_by_side(last: Piece, piece: Piece, slope: float) -> float:
+    "The part of the lower one's height in which `piece` lies beside `last`, to its left."
+    fall = slope * (piece.middle[0] - last.middle[0])
+    shared = min(last.bottom + fall, piece.bottom) - max(last.top + fall, piece.top)
+    return shared / min(last.height, piece.height)
+
+
+def _distance(one: Piece, other: Piece) -> float:
+    "Pixels between the boxes of two pieces."
+    across = max(one.left, other.left) - min(one.right, other.right)
+    down = max(one.top, other.top) - min(one.bottom, other.bottom)
+    return math.hypot(max(across, 0), max(down, 0))
+
+
+def may_be_one(
+    upper: Sequence[Piece],  # a line
+    lower: Sequence[Piece],  # the next one
+) -> bool:
+    "Whether two lines may be one digit whose stroke is broken, by where they are."
+    lefts, tops, rights, bottoms = zip(box_of(upper), box_of(lower), strict=True)
+    height = max(bottoms) - min(tops)
+    narrow = max(rights) - min(lefts) <= WIDE * line_height([*upper, *lower])
+    no_underline = min(bottoms[0] - tops[0], bottoms[1] - tops[1]) >= LEAST_PART * height
+    return narrow and no_underline and max(tops[1] - bottoms[0], max(lefts) - min(rights)) <= BROKEN * height
+
+
+def line_height(
+    line: Sequence[Piece],
+) -> float:
+    "The height of the digits of a line: of its taller pieces, as they were before they were cut, in the mean."
+    spans: dict[tuple[int, int], tuple[int, int]] = {}
+    for i, piece in enumerate(line):
+        which = (piece.cut_from, 0 if piece.cut_from else i)
+        top, bottom = spans.get(which, (piece.top, piece.bottom))
+        spans[which] = min(top, piece.top), max(bottom, piece.bottom)
+    heights = sorted(bottom - top for top, bottom in spans.values())
+    return float(np.mean(heights[len(heights) // 2:]))

@@ -1,0 +1,127 @@
+"""Ink → the pieces that it consists of."""
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy  # scipy.ndimage comes when it is first used: it takes longer than an answer
+
+INKED = 0.3  # density from which pixels hang together
+WIDE = 1.7  # of a digit's width at most, as a part of its line's height
+SMALLEST = 9  # pixels of a digit, with its rim; what is smaller is noise where nothing is larger
+MOST_PIECES = 1000  # of one picture, and parts that they are cut into; the largest are kept
+LONGEST = 16  # stroke of a digit, in its widths
+LARGE, TINY = 2.5, 0.25  # heights of pieces that are no part of the lines around them, in the typical one
+BROKEN, LEAST_PART = 0.1, 0.25  # gap in the stroke of a digit at most, and its parts at least, in heights of the digit
+DEEPEST = 8  # how many pieces may lie over each other by their boxes, all over the picture; the smallest are kept
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    "Some ink and where it is, in pixels of the picture."
+    left: int
+    top: int
+    ink: np.ndarray  # float32 `[height, width]`, 0 = paper to 1 = ink, without that of other pieces
+    cut_from: int = 0  # a number of its own for the connected ink that it was cut from; 0: it is not cut
+
+    @property
+    def height(self) -> int: return self.ink.shape[0]
+
+    @property
+    def width(self) -> int: return self.ink.shape[1]
+
+    @property
+    def right(self) -> int: return self.left + self.width
+
+    @property
+    def bottom(self) -> int: return self.top + self.height
+
+    @property
+    def middle(self) -> tuple[float, float]: return self.left + self.width / 2, self.top + self.height / 2
+
+
+def box_of(
+    pieces: Sequence[Piece],  # one or more
+) -> tuple[int, int, int, int]:
+    "Left, top, right and bottom of all of `pieces`."
+    lefts, tops, rights, bottoms = zip(*((p.left, p.top, p.right, p.bottom) for p in pieces), strict=True)
+    return min(lefts), min(tops), max(rights), max(bottoms)
+
+
+def join(
+    pieces: Sequence[Piece],  # one or more
+) -> Piece:
+    "All of `pieces` as one."
+    if len(pieces) == 1:
+        return pieces[0]
+    left, top, right, bottom = box_of(pieces)
+    ink = np.zeros((bottom - top, right - left), np.float32)
+    for p in pieces:
+        place = ink[p.top - top:p.bottom - top, p.left - left:p.right - left]
+        np.maximum(place, p.ink, out=place)
+    return Piece(left, top, ink)
+
+
+def find_pieces(
+    density: np.ndarray,  # float32 `[h, w]`, 0 = paper to 1 = ink
+) -> list[Piece]:
+    "The connected pieces of ink, but for specks."
+    labels, n = scipy.ndimage.label(density > INKED, np.ones((3, 3)))
+    boxes = scipy.ndimage.find_objects(labels)
+    sides = np.array([max(b[0].stop - b[0].start, b[1].stop - b[1].start) for b in boxes])
+    order = np.argsort(-sides, kind="stable")[:MOST_PIECES]
+    order = _in_few_layers(order, boxes, density.size)
+    pieces = [_cut_out(density, labels, i, boxes[i]) for i in order if sides[i] >= 3]
+    pieces = [p for p in pieces if not _is_frame(p, pieces)]
+    if not pieces or max(max(p.height, p.width) for p in pieces) < SMALLEST:
+        return []
+    inside = [p for p in pieces if not _at_edge(p, density.shape)] or pieces
+    typical = typical_height(inside)
+    return [p for p in pieces if max(p.height, p.width) >= 0.15 * typical]
+
+
+def _in_few_layers(order: np.ndarray, boxes: Sequence[tuple[slice, slice]], size: int) -> np.ndarray:
+    "Those of `order`, in that order, whose boxes cover a picture of `size` pixels no more than `DEEPEST` times."
+    areas = np.array([math.prod(side.stop - side.start for side in boxes[i]) for i in order], int)
+    small_first = areas.argsort(kind="stable")
+    return order[np.sort(small_first[areas[small_first].cumsum() <= DEEPEST * size])]
+
+
+def _cut_out(density: np.ndarray, labels: np.ndarray, i: int, box: tuple[slice, slice]) -> Piece:
+    "Piece number `i`, counted from 0, with the faint rim of its ink."
+    rows, columns = (slice(max(0, b.start - 1), b.stop + 1) for b in box)
+    own = labels[rows, columns]
+    near = scipy.ndimage.binary_dilation(own == i + 1, np.ones((3, 3))) & ((own == 0) | (own == i + 1))
+    return Piece(columns.start, rows.start, np.where(near, density[rows, columns], 0))
+
+
+def _is_frame(piece: Piece, pieces: Sequence[Piece]) -> bool:
+    "Whether `piece` is a frame or what is left of a grid: thin lines around other pieces."
+    if float(piece.ink.mean()) > 0.15:
+        return False
+    inside = [p for p in pieces if p.left > piece.left and p.right < piece.right and p.top > piece.top
+              and p.bottom < piece.bottom and p.height > 0.05 * piece.height]
+    return len(inside) >= 2
+
+
+def _at_edge(piece: Piece, shape: tuple[int, int]) -> bool:
+    return piece.left <= 1 or piece.top <= 1 or piece.right >= shape[1] - 1 or piece.bottom >= shape[0] - 1
+
+
+def typical_height(pieces: Sequence[Piece]) -> float:
+    """The height that half of all strokes belong to pieces of less than.
+
+    A piece counts by how many times its stroke is as long as wide, and for no more than a digit: so that neither a pen
+    on the page nor a word crossed out decides.
+    """
+    heights = np.array([max(p.height, p.width / WIDE) for p in pieces])
+    lengths = np.array([min(_stroke_length(p), LONGEST) for p in pieces])
+    order = heights.argsort()
+    return float(heights[order][np.searchsorted(np.cumsum(lengths[order]), lengths.sum() / 2)])
+
+
+def _stroke_length(piece: Piece) -> float:
+    "How many times a stroke of the same area and circumference is as long as wide."
+    shape = np.pad(piece.ink > INKED, 1)
+    around = np.count_nonzero(shape[1:] != shape[:-1]) + np.count_nonzero(shape[:, 1:] != shape[:, :-1])
+    return around**2 / (4 * np.count_nonzero(shape))
