@@ -21,7 +21,7 @@ SEEDS = {"digitnet": 5, "digitnet-deep": 3, "article-resnet18": 3, "article-pyto
 def measure(name: str, seed: int) -> dict:
     "One run, and what it was made with."
     run, _, epochs = name.partition(" --epochs ")
-    settings = {**read_settings(train_run, run), **({"epochs": int(epochs)} if epochs else {}), "seed": seed}
+    settings = {**read_settings(run), **({"epochs": int(epochs)} if epochs else {}), "seed": seed}
     with TemporaryDirectory() as folder:
         summary = train_run(**settings, runs=folder, name=run).summary
     kept = ("accuracy", "validation_loss", "training_loss", "seconds", "precision", "threads", "device", "versions")

@@ -19,6 +19,7 @@ _HOMES = {  # module: the public names in it; each module is imported when one o
     "training.learners": ["digit_learner", "digitnet_learner", "digitnet_deep_learner", "simple_learner",
                           "article_learner"],
     "training.callbacks": ["History", "WeightAverage", "LabelSmoothing", "NonDigits"],
+    "training.recipe": ["Recipe"],
     "training.train": ["train_learner"],
     "evaluation.evaluate": ["evaluate_learner", "predict_files"],
     "inference.pickles": ["save_learner", "open_learner"],

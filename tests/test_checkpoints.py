@@ -346,8 +346,8 @@ def train_or_resume(digits, folder):
 def kill_at(module, name, n):
     left = [n]
     parts = module.split(".")
-    owner = import_module(".".join(parts[:2]) if parts[0] == "digitfast" else module)
-    for part in parts[2:]:
+    owner = import_module(".".join(parts[:3]) if parts[0] == "digitfast" else module)
+    for part in parts[3:]:
         owner = getattr(owner, part)
     usual = getattr(owner, name)
 

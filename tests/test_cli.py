@@ -1,4 +1,3 @@
-import inspect
 import json
 import os
 import pty
@@ -7,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from PIL import Image
 from digitfast import train_run
 from digitfast.cli import app as cli
 from digitfast.registry import ARCHITECTURES, OPTIMIZERS
+from digitfast.training.recipe import Recipe
 
 COMMANDS = ["fit", "lr-find", "evaluate", "report", "predict", "read", "draw", "export", "data", "runs", "bench"]
 DIGITFAST = [sys.executable, "-m", "digitfast"]
@@ -151,12 +152,11 @@ def test_help_of_the_whole(run_cli):
 
 
 def test_fit_offers_all_settings_with_their_defaults(run_cli, monkeypatch):
-    from digitfast import train_run
     monkeypatch.setenv("COLUMNS", "1000")
     out = run_cli("fit", "--help")[1]
     assert all(name in out for name in (*ARCHITECTURES, *OPTIMIZERS))
     options = {p.name: p for p in typer.main.get_command(cli.app).commands["fit"].params}
-    parameters = inspect.signature(train_run).parameters
+    parameters = {setting.name: setting for setting in fields(Recipe)}
     assert options.keys() - {"run", "settings", "resume", "help"} == parameters.keys()
     for name, parameter in parameters.items():
         if parameter.default is not None:

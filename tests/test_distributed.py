@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -21,7 +20,7 @@ from digitfast.runs import checkpoints
 from digitfast.runs import run as runs_module
 from digitfast.training.distributed import _own_batch_norm
 from digitfast.training.learners import digit_learner, simple_learner
-from digitfast.training.processes import done_by_each, done_once, joined, process_rank
+from digitfast.training.processes import first_process_first, joined, on_first_process, process_rank
 from digitfast.training.train import train_learner
 
 # Everything that is random or has a state of its own; 33 held-out images, which two cannot share evenly.
@@ -79,9 +78,9 @@ def trains(digits, folder):
         train_learner(learn, 2, 0.01, precision="fp32", cbs=Watches(left))
         left["weights"] = learn.model.state_dict()
         left["metrics"], left["n"] = list(learn.recorder.values[-1]), evaluate_learner(learn).n
-        left["once"] = done_once(lambda: f"by {process_rank()}")
+        left["once"] = on_first_process(lambda: f"by {process_rank()}")()
         with pytest.raises(BadSetting, match="only on 1"):
-            done_by_each(partial(fails_on, 1))
+            first_process_first(fails_on)(1)
     with pytest.raises(BadData, match="different images"):
         train_run(digits, **{**PLAIN, "holdout": 0.1 + 0.1 * process_rank()}, name="apart", runs=folder)
     torch.save(left, f"{folder}/left-{process_rank()}.pt")

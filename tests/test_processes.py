@@ -4,11 +4,11 @@ import pytest
 from digitfast import BadSetting, ProcessEnded
 from digitfast.training.processes import (
     check_shares,
-    done_once,
     gathered,
     is_first,
     joined,
     launched,
+    on_first_process,
     process_count,
     process_rank,
     wanted_by_any,
@@ -25,7 +25,7 @@ def one_of_two(monkeypatch):
 
 def test_one_process_does_everything_itself():
     assert process_count() == 1 and launched("fit") == "digitfast fit"
-    assert done_once(lambda: 3) == 3 and gathered(3) == [3] and wanted_by_any(True, False) == [True, False]
+    assert on_first_process(lambda: 3)() == 3 and gathered(3) == [3] and wanted_by_any(True, False) == [True, False]
     with joined():
         check_shares(33)
 

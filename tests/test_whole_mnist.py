@@ -24,5 +24,5 @@ def test_one_epoch_with_default_settings(arch, low):
     ("article-basic", {"epochs": 500}, 0.95, 0.98),
 ], ids=lambda value: str(value))
 def test_the_articles_results(name, changes, low, high):
-    accuracy = train_run(**{**read_settings(train_run, name), **changes}).summary["accuracy"]
+    accuracy = train_run(**{**read_settings(name), **changes}).summary["accuracy"]
     assert low <= accuracy <= high

@@ -8,6 +8,8 @@ import re
 import textwrap
 import typing
 from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from inspect import formatannotation
 from pathlib import Path
 
 import typer
@@ -56,8 +58,11 @@ def signature(thing) -> str:
     node = ast.parse("\n".join(lines)).body[0]
     if isinstance(node, ast.FunctionDef):
         shown = lines[node.lineno - 1:node.body[0].lineno - 1]
-    elif fields := [part for part in node.body if isinstance(part, ast.AnnAssign)]:
-        shown = [lines[node.lineno - 1], *lines[fields[0].lineno - 1:fields[-1].end_lineno]]
+    elif is_dataclass(thing) and "help" in fields(thing)[0].metadata:
+        shown = [lines[node.lineno - 1], *(f"    {field.name}: {formatannotation(field.type)} = {field.default!r}"
+                                           for field in fields(thing))]
+    elif annotated := [part for part in node.body if isinstance(part, ast.AnnAssign)]:
+        shown = [lines[node.lineno - 1], *lines[annotated[0].lineno - 1:annotated[-1].end_lineno]]
     elif inits := [part for part in node.body if getattr(part, "name", "") == "__init__"]:
         begin = lines[inits[0].lineno - 1:inits[0].body[0].lineno - 1]
         shown = [line.removeprefix("    ") for line in begin]
@@ -71,7 +76,8 @@ def signature(thing) -> str:
 
 def members(thing) -> str:
     "A line for each documented method and property of a class."
-    lines = []
+    lines = [f"- `{field.name}`: {field.metadata['help']}" for field in (fields(thing) if is_dataclass(thing) else ())
+             if "help" in field.metadata]
     for name, member in vars(thing).items() if isinstance(thing, type) else ():
         function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
         if inspect.isfunction(function) and function.__doc__ and not name.startswith("_"):

@@ -1,25 +1,16 @@
-"""What several commands have in common: options, explained once, and how a mistake is told."""
+"""Options shared by several commands, and error reporting."""
+import inspect
 import sys
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from digitfast.registry import ARCHITECTURES, OPTIMIZERS
 from digitfast.training.processes import process_rank
+from digitfast.training.recipe import Recipe
 
-Source = Annotated[str | None, typer.Option(
-    help="The digits: mnist (comes with digitfast), a fastai name such as MNIST_SAMPLE, the URL of an archive, or a "
-         "folder with training/ and testing/ (or train/ and val/, valid/ or test/). Default: mnist.")]
-Arch = Annotated[str | None, typer.Option(
-    help=f"Architecture: {', '.join(ARCHITECTURES)}; also torchvision's and, where it is installed, timm's others. "
-         "Default: digitnet.")]
-Opt = Annotated[str | None, typer.Option(help=f"Optimiser: {', '.join(OPTIMIZERS)}. Default: adam.")]
-Bs = Annotated[int | None, typer.Option(help="Images a batch; where several processes train together, of all of "
-                                             "them. Default: 128.")]
-Size = Annotated[int | None, typer.Option(help="Side of the images that the network sees, in pixels. Default: 28.")]
-Seed = Annotated[int | None, typer.Option(help="Of weights, order and held-out images. Default: 42.")]
-Runs = Annotated[str | None, typer.Option("--runs", help="Folder of the run folders. Default: runs.")]
 NETWORK = ("name or folder of a run, a .safetensors, an .onnx (which answers soonest) or, with --trust, a .pkl. "
            "Default: the network that comes with digitfast.")
 Network = Annotated[str | None, typer.Argument(metavar="[RUN|FILE]", help=NETWORK.replace("name", "Name", 1))]
@@ -33,6 +24,26 @@ Steps = Annotated[Path | None, typer.Option(help="PNG to draw the way from the p
 Trust = Annotated[bool, typer.Option("--trust", help="Open a .pkl, though it can run any code: you know who made it. "
                                      "Other files cannot.")]
 RunsFolder = Annotated[str, typer.Option("--runs", help="Folder of the run folders.")]
+
+
+def setting_options(
+    *names: str,  # of fields of `Recipe`; none: all
+) -> Callable[[Callable], Callable]:
+    "Give a command, which takes `**given`, an option for each of these settings. One that is not typed is None."
+    def with_options(command: Callable) -> Callable:
+        own = [p for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD]
+        options = [inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=None,
+                                     annotation=Annotated[setting.type | None, typer.Option(help=_help(setting))])
+                   for setting in fields(Recipe) if not names or setting.name in names]
+        command.__signature__ = inspect.Signature([*options, *(p.replace(kind=p.KEYWORD_ONLY) for p in own)])
+        command.__annotations__ = {p.name: p.annotation for p in command.__signature__.parameters.values()}
+        return command
+    return with_options
+
+
+def _help(setting) -> str:
+    default = "" if setting.default is None else f" Default: {setting.default}."
+    return setting.metadata["help"] + default
 
 
 def complain(

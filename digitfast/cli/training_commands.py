@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
-from digitfast.cli.options import Arch, Bs, Opt, Runs, Seed, Size, Source
+from digitfast.cli.options import setting_options
 from digitfast.errors import BadSetting, DigitError
-from digitfast.registry import LOGS, PRECISIONS, SCHEDULES
 from digitfast.runs.settings import PACKED_SETTINGS, named_runs, read_settings
 from digitfast.training.processes import is_first
 
@@ -20,49 +19,8 @@ except DigitError:  # `fit --run` says what is wrong with the file
     RUNS = []
 
 
+@setting_options()
 def fit(
-    arch: Arch = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training images. Default: 1.")] = None,
-    lr: Annotated[float | None, typer.Option(
-        help="Learning rate; with one_cycle the highest one. The number of processes does not change it. "
-             "Default: 0.015.")] = None,
-    bs: Bs = None,
-    opt: Opt = None,
-    schedule: Annotated[str | None, typer.Option(
-        help=f"Learning rate over time: {' or '.join(SCHEDULES)}. Default: one_cycle.")] = None,
-    mom: Annotated[float | None, typer.Option(
-        help="Momentum, 0 to below 1. Default: the optimiser's and schedule's.")] = None,
-    wd: Annotated[float | None, typer.Option(help="Weight decay. Default: the optimiser's.")] = None,
-    augment: Annotated[float | None, typer.Option(
-        help="Turn, shear, zoom and shift the training images anew in each epoch: 1 for up to 20° and 15 %, 0 for not "
-             "at all. Default: 0.0.")] = None,
-    label_smoothing: Annotated[float | None, typer.Option(
-        help="Part of the probability that all classes share as the target, 0 for none. Default: 0.05.")] = None,
-    pen: Annotated[float | None, typer.Option(
-        help="Part of the training images that get other strokes, a coarser resolution, traces of ruled lines and the "
-             "like, 0 to 1. Default: 0.0.")] = None,
-    non_digits: Annotated[float | None, typer.Option(
-        help="Letters, scribbles and pieces of digits to a digit in training, 0 to 1: the network learns to say \"no "
-             "digit\". Default: 0.0.")] = None,
-    ema: Annotated[float | None, typer.Option(
-        help="Keep a running mean of the weights, of this decay (0.999), instead of the last ones. "
-             "Default: 0.0.")] = None,
-    precision: Annotated[str | None, typer.Option(
-        help=f"Floating-point format of the training passes: {', '.join(PRECISIONS)}; auto is bf16 or fp16 where that "
-             "is fast, validation is in fp32. Default: auto.")] = None,
-    source: Source = None,
-    holdout: Annotated[float | None, typer.Option(
-        help="Validate on this part of the training images (0.1: a tenth) and leave the test images alone. "
-             "Default: 0.0.")] = None,
-    size: Size = None,
-    seed: Seed = None,
-    name: Annotated[str | None, typer.Option(
-        help="Name of the run folder; a number is added where it is taken. "
-             "Default: the named run's or the architecture's.")] = None,
-    runs: Runs = None,
-    log: Annotated[str | None, typer.Option(
-        help=f"Write curves for {', '.join(LOGS)} as well, into a folder of the run folder. history.csv and steps.csv "
-             "are always there. Default: none.")] = None,
     run: Annotated[str | None, typer.Option(
         help="A named run, whose settings the options here override: a section of settings.ini, or "
              f"{', '.join(RUNS)}.")] = None,
@@ -70,21 +28,20 @@ def fit(
         help="The settings.ini to take the run from; that of a run folder repeats the run. "
              "Default: ./settings.ini, then digitfast's own.")] = None,
     resume: Annotated[str | None, typer.Option(
-        help="Name or folder of a run that was killed or interrupted, to go on with from its last checkpoint.")] = None,
+        help="Name or folder of a run that was killed or interrupted, to resume from its last checkpoint.")] = None,
+    **given,
 ):
     """Train a network and keep it in a run folder.
 
     Several processes train it together, each with its share of every batch, when a launcher starts them:
     torchrun --nproc_per_node 2 -m digitfast fit
     """
-    options = dict(locals())
-    given = {key: value for key, value in options.items()
-             if key not in ("run", "settings", "resume") and value is not None}
+    given = {key: value for key, value in given.items() if value is not None}
     from digitfast.data.sources import digits_path
     from digitfast.runs.run import resume_run, train_run
     if resume is None:
-        kwargs = read_settings(train_run, run, settings) if run or settings else {}
-        if "source" in kwargs and source is None:
+        kwargs = read_settings(run, settings) if run or settings else {}
+        if "source" in kwargs and "source" not in given:
             digits_path(kwargs["source"], fetch=False)  # what only a file names is not fetched
         done = train_run(**{**({"name": run} if run else {}), **kwargs, **given})
     elif others := [key for key in (*given, *(["run"] if run else []), *(["settings"] if settings else []))
@@ -92,7 +49,7 @@ def fit(
         raise BadSetting(f"--resume goes on with {resume} as it was set; leave out --"
                          + ", --".join(key.replace("_", "-") for key in others))
     else:
-        done = resume_run(resume, runs or "runs")
+        done = resume_run(resume, given.get("runs", "runs"))
     if not is_first():
         return
     took = done.summary["seconds"]
@@ -100,19 +57,14 @@ def fit(
           f"validation\nsaved in {done.path}")
 
 
+@setting_options("source", "arch", "bs", "opt", "size", "seed")
 def lr_find(
-    arch: Arch = None,
-    bs: Bs = None,
-    opt: Opt = None,
-    source: Source = None,
-    size: Size = None,
-    seed: Seed = None,
     plot: Annotated[str, typer.Option(help="PNG to write the curve of loss over learning rate to.")] = "lr_find.png",
+    **given,
 ):
     "Try out learning rates on a few batches, print fastai's suggestions and save the plot."
-    options = dict(locals())
-    given = {key: value for key, value in options.items() if key != "plot" and value is not None}
     from digitfast.training.lr_find import find_lr
+    given = {key: value for key, value in given.items() if value is not None}
     for name, rate in find_lr(plot=plot, **given).items():
         print(f"{name:8} {rate:.2g}")
     print(f"plot in {plot}")

@@ -8,7 +8,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,10 @@ from digitfast.sealed import read_sealed, write_sealed
 from digitfast.training.cuda_graphs import BESIDE
 from digitfast.training.lean import LeanLearner
 from digitfast.training.processes import (
-    done_once,
     gathered,
     is_first,
     launched,
+    on_first_process,
     process_count,
     process_rank,
     wanted_by_any,
@@ -59,7 +58,7 @@ def checkpointed(
     Of several the first one reads and writes, and keeps where the random generators of the others are.
     Raises: `BadSetting` where `facts` are not those of the checkpoint; warns of damaged ones.
     """
-    state = done_once(partial(_last_good, folder))
+    state = _last_good(folder)
     if state:
         _compare(state["facts"], facts, folder)
         state["random"] = state["random"][process_rank()]
@@ -132,10 +131,11 @@ class Checkpoints(Callback):
         start = time.monotonic()
         if isinstance(self.learn, LeanLearner):
             self.learn.settle()
-        done_once(partial(self._write, epoch, batch, gathered(random or take_random_state())))
+        self._write(epoch, batch, gathered(random or take_random_state()))
         self.written = time.monotonic()
         self.took = self.written - start
 
+    @on_first_process
     def _write(self, epoch: int, batch: int, random: list[dict]) -> None:
         "As `write`, on one process; `random` are the states of the random generators of all processes."
         loss = self.recorder.values[-1][1] if epoch and not batch else math.inf  # of validation
@@ -171,6 +171,7 @@ def _link(path: Path, name: Path) -> None:
             shutil.copyfile(path, part)
 
 
+@on_first_process
 def _last_good(folder: Path) -> dict[str, Any] | None:
     "The state in the newest checkpoint that is whole; None where there is none."
     folder.mkdir(exist_ok=True)

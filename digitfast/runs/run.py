@@ -7,10 +7,10 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastcore.basics import noop
+from fastcore.meta import delegates
 
 from digitfast.data.augment import RandomAffine, RandomPen
 from digitfast.data.folders import HELD_OUT, find_splits, split_name
@@ -56,39 +57,23 @@ from digitfast.training.learners import digit_learner
 from digitfast.training.precision import choose_precision
 from digitfast.training.processes import (
     check_shares,
-    done_by_each,
-    done_once,
+    first_process_first,
     gathered,
     is_first,
     joined,
     launched,
+    on_first_process,
     process_count,
 )
-from digitfast.training.train import LEAST_STEPS, check_recipe, check_seed, train_learner
+from digitfast.training.recipe import Recipe
+from digitfast.training.train import LEAST_STEPS, train_learner
 
 
+@delegates(Recipe)
 def train_run(
-    source: str = "mnist",  # what `digits_path` takes: "mnist", a fastai name, a URL, a folder
-    arch: str = "digitnet",  # name of the architecture
-    epochs: int = 1,  # passes over the training images
-    bs: int = 128,  # images a batch; where several processes train together, of all of them
-    lr: float = 0.015,  # learning rate; the highest one, if schedule is one_cycle
-    opt: str = "adam",  # name of the optimiser
-    schedule: str = "one_cycle",  # one_cycle or constant
-    mom: float | None = None,  # momentum, 0 to below 1; None: what the optimiser and the schedule bring
-    wd: float | None = None,  # weight decay, 0 or more; None: what the optimiser brings
-    augment: float = 0.0,  # strength of `RandomAffine` on the training images, 1 for up to 20° and 15 %; 0: none
-    pen: float = 0.0,  # part of the training images that `RandomPen` changes in each of its ways, 0 to 1
-    non_digits: float = 0.0,  # letters, scribbles and pieces to a digit in training (`NonDigits`), 0 to 1
-    label_smoothing: float = 0.05,  # part of the probability that all classes share as the target, 0 to below 1
-    ema: float = 0.0,  # decay of the running mean of the weights that is kept in the end, below 1; 0: the last weights
-    precision: str = "auto",  # of the training passes: fp32, bf16, fp16, or auto for what is fast here
-    holdout: float = 0.0,  # part of the training images to validate on instead of the test split
-    size: int = 28,  # side of the images a network sees, in pixels
-    seed: int = 42,  # of the weights, the order of the images and the choice of held-out ones
-    name: str | None = None,  # of the run folder; None: the architecture's. A number is added where it is taken
-    runs: str = "runs",  # folder of the run folders
-    log: str | None = None,  # tensorboard: its event files as well, in the run folder; None: none
+    source: str = Recipe.source,  # what `digits_path` takes: "mnist", a fastai name, a URL, a folder
+    arch: str = Recipe.arch,  # name of the architecture
+    **kwargs,  # the other settings: fields of `Recipe`
 ) -> Run:
     """Train a network from digits to a run folder: its network twice, settings, history, steps and summary.json.
 
@@ -99,18 +84,18 @@ def train_run(
     Of several processes that a launcher has started, all train, the first one prints and writes, and all are given the
     run. Raises: any `DigitError`, before training starts where it can be known by then.
     """
-    settings = dict(locals())
     start = time.perf_counter()
-    check_shares(bs)
+    recipe = Recipe(source=source, arch=arch, **kwargs)
+    check_shares(recipe.bs)
     with joined():
-        learn, cbs, settings = done_by_each(partial(_prepare, settings))
-        folder = done_once(partial(new_folder, Path(runs), name or arch))
-        settings["name"] = folder.name
+        learn, cbs, recipe = _prepare(recipe)
+        folder = on_first_process(new_folder)(Path(recipe.runs), recipe.name or recipe.arch)
+        recipe = replace(recipe, name=folder.name)
         try:
             with _kept_from_others(folder):
-                done_once(partial(write_settings, folder / FILE, folder.name, settings))
-                run = _train(folder, settings, learn, cbs, start)
-            done_once(partial(_without_checkpoints, folder))
+                on_first_process(write_settings)(folder / FILE, folder.name, asdict(recipe))
+                run = _train(folder, recipe, learn, cbs, start)
+            _remove_checkpoints(folder)
             return run
         except BaseException:
             if is_first() and not is_unfinished(folder) and not (folder / SUMMARY).exists():
@@ -130,12 +115,13 @@ def resume_run(
     """
     start = time.perf_counter()
     with joined():
-        folder = done_once(partial(unfinished_folder, run, runs))
+        folder = on_first_process(unfinished_folder)(run, runs)
         with _kept_from_others(folder):
-            settings = {**done_once(partial(read_settings, train_run, path=folder / FILE)), "name": folder.name}
-            learn, cbs, settings = done_by_each(partial(_prepare, settings, fetch=False))
-            run = _train(folder, settings, learn, cbs, start)
-        done_once(partial(_without_checkpoints, folder))
+            settings = on_first_process(read_settings)(path=folder / FILE)
+            recipe = Recipe(**{**settings, "name": folder.name})
+            learn, cbs, recipe = _prepare(recipe, fetch=False)
+            run = _train(folder, recipe, learn, cbs, start)
+        _remove_checkpoints(folder)
         return run
 
 
@@ -143,69 +129,67 @@ def resume_run(
 def _kept_from_others(folder: Path) -> Iterator[None]:
     "While the context lasts, nobody but the processes that work together can train the run in `folder`."
     with ExitStack() as stack:
-        done_once(lambda: stack.enter_context(only_process(folder)))
+        on_first_process(stack.enter_context)(only_process(folder))
         yield
 
 
-def _prepare(settings: dict[str, Any], fetch: bool = True) -> tuple[Learner, list, dict[str, Any]]:
-    "A `Learner` and the callbacks of its training by the settings of `train_run`, which get an absolute source."
-    given = SimpleNamespace(**settings)
-    check_recipe(given.epochs, given.lr, given.schedule, given.precision)
-    check_seed(given.seed)
-    opt_func, moms = _optimizer(given.opt, given.mom)
-    _check_amounts(given.wd, given.non_digits)
-    if given.log:
-        log_callback(given.log)  # a missing package is told now, not when all images are read
-    batch_tfms = [*([RandomAffine(given.augment)] if given.augment else []),
-                  *([RandomPen(given.pen)] if given.pen else [])]
-    cbs = [History(HISTORY), *([LabelSmoothing(given.label_smoothing)] if given.label_smoothing else []),
-           *([WeightAverage(given.ema)] if given.ema else [])]
-    path = digits_path(given.source, fetch)
-    if path == Path(given.source).expanduser().absolute():
-        settings = {**settings, "source": str(path)}  # so that the run can be repeated from another folder
-    dls = digit_dls(path, bs=given.bs, holdout=given.holdout, seed=given.seed, size=given.size, batch_tfms=batch_tfms)
+@first_process_first
+def _prepare(recipe: Recipe, fetch: bool = True) -> tuple[Learner, list, Recipe]:
+    "A `Learner`, the callbacks of its training, and `recipe` with an absolute source."
+    opt_func, moms = _optimizer(recipe.opt, recipe.mom)
+    if recipe.log:
+        log_callback(recipe.log)  # a missing package is told now, not when all images are read
+    batch_tfms = [*([RandomAffine(recipe.augment)] if recipe.augment else []),
+                  *([RandomPen(recipe.pen)] if recipe.pen else [])]
+    cbs = [History(HISTORY), *([LabelSmoothing(recipe.label_smoothing)] if recipe.label_smoothing else []),
+           *([WeightAverage(recipe.ema)] if recipe.ema else [])]
+    path = digits_path(recipe.source, fetch)
+    if path == Path(recipe.source).expanduser().absolute():
+        recipe = replace(recipe, source=str(path))  # so that the run can be repeated from another folder
+    dls = digit_dls(path, bs=recipe.bs, holdout=recipe.holdout, seed=recipe.seed, size=recipe.size,
+                    batch_tfms=batch_tfms)
     if len(dls.vocab) > MOST_CLASSES:
         raise BadSetting(f"{path} has {len(dls.vocab):,} classes; a run can have {MOST_CLASSES:,} at most")
-    learn = digit_learner(dls, given.arch, opt_func=opt_func, wd=given.wd, **moms)
-    choose_precision(given.precision, learn.model, dls.device)  # likewise what cannot be had, before there is a folder
-    if given.non_digits:
-        cbs.append(NonDigits(_non_digits(dls, given.seed), given.non_digits))
-    return learn, cbs, settings
+    learn = digit_learner(dls, recipe.arch, opt_func=opt_func, wd=recipe.wd, **moms)
+    choose_precision(recipe.precision, learn.model, dls.device)  # likewise what cannot be had, before there is a folder
+    if recipe.non_digits:
+        cbs.append(NonDigits(_non_digits(dls, recipe.seed), recipe.non_digits))
+    return learn, cbs, recipe
 
 
-def _train(folder: Path, settings: dict[str, Any], learn: Learner, cbs: list, start: float) -> Run:
+def _train(folder: Path, recipe: Recipe, learn: Learner, cbs: list, start: float) -> Run:
     "Train `learn`, from its last checkpoint on if there is one, and write down what came of it."
-    given, dls = SimpleNamespace(**settings), learn.dls
+    dls = learn.dls
     learn.path = folder
-    if given.log:
-        cbs.append(log_callback(given.log)(folder / given.log, trace_model=False, log_preds=False))
+    if recipe.log:
+        cbs.append(log_callback(recipe.log)(folder / recipe.log, trace_model=False, log_preds=False))
     checksum = dls.checksum()
     if len(set(gathered((checksum, dls.train.n, dls.valid.n)))) > 1:
         raise BadData("the processes have different images; on several machines each needs a copy of the same folder")
-    known = {key: value for key, value in settings.items() if key not in ("name", "runs")}  # a folder can be moved
+    known = asdict(replace(recipe, name=None, runs=""))  # a folder can be moved
     ready = time.perf_counter()
     try:
         facts = {**known, "processes": process_count(), "the checksum of the data": checksum}
         with fitting_threads(), checkpointed(learn, folder / CHECKPOINTS, facts) as checkpoints:
-            train_learner(learn, given.epochs, given.lr, given.schedule, given.precision, cbs=cbs)
+            train_learner(learn, recipe.epochs, recipe.lr, recipe.schedule, recipe.precision, cbs=cbs)
             trained, threads = checkpoints.seconds, torch.get_num_threads()
-        summary = {"run": folder.name, "settings": settings, "processes": process_count(), "threads": threads,
+        summary = {"run": folder.name, "settings": asdict(recipe), "processes": process_count(), "threads": threads,
                    "seconds": {"preparation": round(ready - start, 2), "training": round(trained, 2)},
                    "data": {"path": str(dls.path), "sha256": checksum, "training_images": len(dls.train_ds)}}
-        return done_once(partial(_written, folder, summary, learn, start - checkpoints.before))
+        return _write_results(folder, recipe, summary, learn, start - checkpoints.before)
     except BaseException as e:
         if is_unfinished(folder) and not isinstance(e, (BadSetting, Diverged)):  # which say what has to be changed
             e.add_note(f"go on with: {launched(f'fit --resume {folder}')}")
         raise
 
 
-def _written(folder: Path, summary: dict[str, Any], learn: Learner, start: float) -> Run:
-    """The run, once all of it is in its folder: the network as fastai's .pkl and as what can hold no code, the steps,
-    and at last the summary. `start` is the time at which it began, on the clock of `time.perf_counter`."""
-    settings = summary["settings"]
+@on_first_process
+def _write_results(folder: Path, recipe: Recipe, summary: dict[str, Any], learn: Learner, start: float) -> Run:
+    """Write the network, as fastai's .pkl and as what can hold no code, the steps and at last the summary, and return
+    the run. `start` is the time at which it began, on the clock of `time.perf_counter`."""
     write_steps(folder, learn.recorder.lrs, learn.recorder.losses)
-    summary = {**summary, **_results(learn, settings),
-               "precision": choose_precision(settings["precision"], learn.model, learn.dls.device),
+    summary = {**summary, **_results(learn, recipe),
+               "precision": choose_precision(recipe.precision, learn.model, learn.dls.device),
                **circumstances(learn.dls.device)}
     pickled = save_learner(learn, folder / LEARNER)
     save_predictor(predictor_of(learn, summary), folder / MODEL)
@@ -215,17 +199,11 @@ def _written(folder: Path, summary: dict[str, Any], learn: Learner, start: float
     return Run(folder, summary, sha256(pickled.read_bytes()).hexdigest())
 
 
-def _without_checkpoints(folder: Path) -> None:
+@on_first_process
+def _remove_checkpoints(folder: Path) -> None:
     "Remove the checkpoints of a finished run, once nobody holds their lock. What cannot be removed stays."
     with suppress(OSError):
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-
-
-def _check_amounts(wd: float | None, non_digits: float) -> None:
-    if wd is not None and not 0 <= wd < float("inf"):
-        raise BadSetting(f"wd={wd}: a weight decay of 0 or more is wanted")
-    if not 0 <= non_digits <= 1:
-        raise BadSetting(f"non_digits={non_digits}: non-digits to a digit are wanted, 0 to 1, such as 0.2")
 
 
 def _optimizer(opt: str, mom: float | None) -> tuple:
@@ -233,8 +211,6 @@ def _optimizer(opt: str, mom: float | None) -> tuple:
     opt_func = optimizer(opt)
     if mom is None:
         return opt_func, {}
-    if not 0 <= mom < 1:
-        raise BadSetting(f"mom={mom}: a momentum of 0 to below 1 is wanted, such as 0.9")
     if "mom" not in inspect.signature(opt_func).parameters:
         raise BadSetting(f"the optimiser {opt!r} has no momentum; leave mom out, or take sgd or adam")
     return partial(opt_func, mom=mom), {"moms": (mom, mom, mom)}
@@ -257,31 +233,31 @@ def _calibration(learn: Learner, no_digit: bool) -> dict[str, float]:
     return calibrate(outputs, labels, no_digit)
 
 
-def _results(learn: Learner, settings: dict[str, Any]) -> dict[str, Any]:
+def _results(learn: Learner, recipe: Recipe) -> dict[str, Any]:
     "Losses and accuracy of the last epoch, the accuracy with its 95 % interval, and what held-out images say."
     last = dict(zip(learn.recorder.metric_names[1:-1], learn.recorder.values[-1], strict=True))
     n = len(learn.dls.valid_ds)
     interval = accuracy_interval(round(last["accuracy"] * n), n)
-    _warn_of_doubts(learn, interval, settings)
-    split = find_splits(learn.dls.path, need_valid=not settings["holdout"])[1]
+    _warn_of_doubts(learn, interval, recipe)
+    split = find_splits(learn.dls.path, need_valid=not recipe.holdout)[1]
     return {"accuracy": last["accuracy"], "accuracy_interval_95": list(interval), "validation_images": n,
             "validation_loss": last["valid_loss"], "training_loss": last["train_loss"],
-            "validated_on": HELD_OUT if settings["holdout"] else split_name(split),
-            **({"calibration": _calibration(learn, bool(settings["non_digits"]))} if settings["holdout"] else {}),
+            "validated_on": HELD_OUT if recipe.holdout else split_name(split),
+            **({"calibration": _calibration(learn, bool(recipe.non_digits))} if recipe.holdout else {}),
             "parameters": sum(p.numel() for p in learn.model.parameters())}
 
 
-def _warn_of_doubts(learn: Learner, interval: tuple[float, float], settings: dict[str, Any]) -> None:
+def _warn_of_doubts(learn: Learner, interval: tuple[float, float], recipe: Recipe) -> None:
     "Say so where a network cannot have learned much, and what to try."
     steps, per_epoch = len(learn.recorder.losses), len(learn.dls.train)
     classes = Counter(file.parent.name for file in learn.dls.valid_ds.items)
     commonest, count = classes.most_common(1)[0]
     if interval[0] <= count / classes.total():
         warnings.warn(f"the network is hardly better than one that always says {commonest}; try more epochs, or "
-                      f"another learning rate than lr={settings['lr']:g} (see digitfast lr-find)", stacklevel=3)
+                      f"another learning rate than lr={recipe.lr:g} (see digitfast lr-find)", stacklevel=3)
     if steps < LEAST_STEPS:
-        smaller = max(1, min(settings["bs"], len(learn.dls.train_ds) // 20))
+        smaller = max(1, min(recipe.bs, len(learn.dls.train_ds) // 20))
         count = "1 step" if steps == 1 else f"{steps} steps"
         warnings.warn(f"the network was trained for only {count}, and most need {LEAST_STEPS} or more; "
                       f"try epochs={-(-LEAST_STEPS // per_epoch)}"
-                      + (f", or smaller batches: bs={smaller}" if smaller < settings["bs"] else ""), stacklevel=3)
+                      + (f", or smaller batches: bs={smaller}" if smaller < recipe.bs else ""), stacklevel=3)

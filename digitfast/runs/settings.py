@@ -1,14 +1,14 @@
-"""Named runs: a section of a settings.ini as the checked keyword arguments of one function."""
+"""Named runs: sections of a settings.ini, whose keys are the fields of `Recipe`."""
 import configparser
-import inspect
 import types
-from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 from digitfast.errors import BadSetting, DataNotFound
 from digitfast.files import PACKED, whole_file
 from digitfast.registry import unknown
+from digitfast.training.recipe import Recipe
 
 FILE = "settings.ini"
 PACKED_SETTINGS = PACKED / FILE  # the named runs that come with digitfast
@@ -27,11 +27,10 @@ def named_runs(
 
 
 def read_settings(
-    func: Callable,  # whose parameters the settings are
     run: str | None = None,  # name of the section; None: the only one
     path: str | Path | None = None,  # as for `named_runs`
 ) -> dict[str, Any]:
-    """The keyword arguments of `func` that a named run sets, each converted to its parameter's type.
+    """The fields of `Recipe` that a named run sets, each converted to its type.
 
     Raises: `UnknownName` for an unknown run, `BadSetting` for an unknown key or a value of another type.
     """
@@ -42,8 +41,7 @@ def read_settings(
         run = next(iter(runs))
     if run not in runs:
         raise unknown("run", run, runs, f" Runs are the sections of {path or f'./{FILE} and of digitfast itself'}.")
-    types_of = parameter_types(func)
-    return {key: convert(key, text, types_of, f"[{run}] of {path or FILE}") for key, text in runs[run].items()}
+    return {key: _convert(key, text, f"[{run}] of {path or FILE}") for key, text in runs[run].items()}
 
 
 def write_settings(
@@ -58,19 +56,12 @@ def write_settings(
         config.write(file)
 
 
-def parameter_types(
-    func: Callable,  # with an annotation at every parameter
-) -> dict[str, tuple]:  # parameter: the types that its value may have
-    "The types that the parameters of `func` are annotated with, `float | None` as `(float, NoneType)`."
-    hints = get_type_hints(func)
-    return {name: get_args(hints[name]) or (hints[name],) for name in inspect.signature(func).parameters}
-
-
-def convert(key: str, text: str, types_of: dict[str, tuple], where: str) -> Any:
+def _convert(key: str, text: str, where: str) -> Any:
     "The value of setting `key` that is written as `text`."
+    types_of = {setting.name: setting.type for setting in fields(Recipe)}
     if key not in types_of:
         raise unknown(f"setting in {where}", key, types_of)
-    kinds = types_of[key]
+    kinds = get_args(types_of[key]) or (types_of[key],)  # of `float | None` both
     if text == "" and types.NoneType in kinds:
         return None
     for kind in kinds:
@@ -80,7 +71,7 @@ def convert(key: str, text: str, types_of: dict[str, tuple], where: str) -> Any:
         except ValueError:
             continue
     names = " or ".join(kind.__name__ for kind in kinds if kind is not types.NoneType)
-    raise BadSetting(f"{key} = {text!r} in {where}: a value of type {names} is wanted")
+    raise BadSetting(f"{key} = {text!r} in {where}: it must be of type {names}")
 
 
 def _parser() -> configparser.ConfigParser:

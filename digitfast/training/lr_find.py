@@ -13,7 +13,7 @@ from digitfast.errors import BadSetting
 from digitfast.registry import optimizer
 from digitfast.training.console import console_table
 from digitfast.training.learners import digit_learner
-from digitfast.training.train import check_seed
+from digitfast.training.recipe import check_seed
 
 
 def find_lr(

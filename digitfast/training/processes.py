@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import wraps
 from typing import Any
 
 from digitfast.errors import BadSetting, DigitError, ProcessEnded
@@ -82,38 +83,46 @@ def joined() -> Iterator[None]:
             raise
 
 
-def done_once(
-    func: Callable[[], Any],  # its result can be pickled
-) -> Any:
-    "What `func` gives on the first process, on every process; the others wait. An error is raised on all of them."
-    if process_count() == 1:
-        return func()
-    from torch.distributed import broadcast_object_list
-    outcome = list(_tried(func)) if is_first() else [None, None]
-    broadcast_object_list(outcome)
-    result, error = outcome
-    if error:
-        raise error
-    return result
+def on_first_process(
+    func: Callable,  # its result can be pickled
+) -> Callable:
+    "`func`, run on the first process only; all processes return its result, or raise its error. The others wait."
+    @wraps(func)
+    def run(*args, **kwargs):
+        if process_count() == 1:
+            return func(*args, **kwargs)
+        from torch.distributed import broadcast_object_list
+        outcome = list(_tried(func, *args, **kwargs)) if is_first() else [None, None]
+        broadcast_object_list(outcome)
+        result, error = outcome
+        if error:
+            raise error
+        return result
+    return run
 
 
-def done_by_each(
-    func: Callable[[], Any],
-) -> Any:
-    """What `func` gives on this process. The first process is through with it before the others begin, so that these
-    find what it has unpacked and decoded. An error on one is raised on all of them."""
-    if process_count() == 1:
-        return func()
-    from torch.distributed import all_gather_object
-    result = error = None
-    for turn in (True, False):
-        if is_first() == turn:
-            result, error = _tried(func)
-        errors = [None] * process_count()
-        all_gather_object(errors, error)
-        if found := next(filter(None, errors), None):
-            raise error or found
-    return result
+def first_process_first(
+    func: Callable,
+) -> Callable:
+    """`func`, run on the first process before the others begin, so that these find what it has unpacked and decoded.
+
+    Each process returns its own result. An error on one of them is raised on all.
+    """
+    @wraps(func)
+    def run(*args, **kwargs):
+        if process_count() == 1:
+            return func(*args, **kwargs)
+        from torch.distributed import all_gather_object
+        result = error = None
+        for turn in (True, False):
+            if is_first() == turn:
+                result, error = _tried(func, *args, **kwargs)
+            errors = [None] * process_count()
+            all_gather_object(errors, error)
+            if found := next(filter(None, errors), None):
+                raise error or found
+        return result
+    return run
 
 
 def gathered(
@@ -205,11 +214,11 @@ def _here() -> int:
     return _number("LOCAL_WORLD_SIZE", process_count())
 
 
-def _tried(func: Callable[[], Any]) -> tuple[Any, Exception | None]:
-    "What `func` gives, or the error that it raises, in a form that other processes can be sent."
+def _tried(func: Callable, *args, **kwargs) -> tuple[Any, Exception | None]:
+    "Return the result of `func`, or the error that it raises, in a form that other processes can be sent."
     try:
         with alone():
-            return func(), None
+            return func(*args, **kwargs), None
     except Exception as e:
         try:
             pickle.loads(pickle.dumps(e))

@@ -1,7 +1,6 @@
 """Recipes for a given `Learner`."""
 import ctypes
 from contextlib import ExitStack, suppress
-from functools import partial
 
 import fastai.callback.schedule  # noqa: F401 - gives Learner fit_one_cycle
 import torch
@@ -12,12 +11,13 @@ from fastai.torch_core import default_device
 from fastcore.basics import listify
 from fastcore.imports import IN_NOTEBOOK
 
-from digitfast.errors import BadSetting, Diverged
-from digitfast.registry import PRECISIONS, SCHEDULES, unknown
+from digitfast.errors import Diverged
+from digitfast.registry import SCHEDULES, unknown
 from digitfast.training.callbacks import DivergenceCheck
 from digitfast.training.console import console_table
 from digitfast.training.precision import choose_precision, training_arithmetic
-from digitfast.training.processes import done_once, joined, process_count
+from digitfast.training.processes import joined, on_first_process, process_count
+from digitfast.training.recipe import check_training
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 LEAST_STEPS = 150  # that a network needs to learn anything well, however few images there are
@@ -40,7 +40,7 @@ def train_learner(
 
     Raises: `BadSetting`, `UnknownName`, `Diverged`, `ProcessEnded`.
     """
-    check_recipe(epochs, lr, schedule, precision)
+    check_training(epochs, lr, schedule, precision)
     _check_monitors(learn, cbs)
     keep_freed_memory()
     fit = getattr(learn, SCHEDULES[schedule])
@@ -51,7 +51,7 @@ def train_learner(
             contexts.enter_context(trained_together(learn))
         device = getattr(learn.dls, "device", default_device()) or next(learn.model.parameters()).device
         device = torch.device(device)
-        precision = done_once(partial(choose_precision, precision, learn.model, device))
+        precision = on_first_process(choose_precision)(precision, learn.model, device)
         if any(isinstance(cb, MixedPrecision) for cb in learn.cbs):
             precision = "fp32"  # what `to_fp16` or `to_bf16` has settled already
         contexts.enter_context(training_arithmetic(learn.model, device, precision))
@@ -74,19 +74,6 @@ class _LossScaling(MixedPrecision):
     def after_loss(self): pass
 
 
-def check_recipe(epochs: int, lr: float | slice | None, schedule: str, precision: str) -> None:
-    "Raise `BadSetting` or `UnknownName` for what `train_learner` cannot take."
-    if precision not in PRECISIONS:
-        raise unknown("precision", precision, PRECISIONS)
-    if schedule not in SCHEDULES:
-        raise unknown("schedule", schedule, SCHEDULES)
-    if not (isinstance(epochs, int) and epochs >= 1):
-        raise BadSetting(f"epochs must be a whole number, at least 1, not {epochs!r}")
-    for rate in (lr.start, lr.stop) if isinstance(lr, slice) else (lr,):
-        if rate is not None and not (isinstance(rate, (int, float)) and 0 < rate < float("inf")):
-            raise BadSetting(f"lr must be a number above 0, such as 0.003, not {lr!r}")
-
-
 def _check_monitors(learn: Learner, cbs) -> None:
     "Raise `UnknownName` for a callback that watches a value which the `Recorder` will not have."
     recorder = learn.recorder
@@ -98,12 +85,6 @@ def _check_monitors(learn: Learner, cbs) -> None:
     for cb in [*learn.cbs, *listify(cbs)]:
         if isinstance(cb, TrackerCallback) and cb.monitor not in names:
             raise unknown(f"value to monitor for {type(cb).__name__}", cb.monitor, names)
-
-
-def check_seed(seed: int) -> None:
-    "Raise `BadSetting` for a seed that numpy does not take."
-    if not 0 <= seed < 2**32:
-        raise BadSetting(f"seed={seed}: a whole number from 0 to {2**32 - 1} is wanted")
 
 
 def keep_freed_memory() -> None:
