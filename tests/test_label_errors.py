@@ -65,7 +65,7 @@ def test_flipped_labels_are_found(digits):
 
 
 def test_no_network_answers_for_what_it_has_seen(digits, monkeypatch):
-    from digitfast.evaluation.evaluate import label_errors
+    from digitfast.evaluation import label_errors
     dls, seen, asked = digit_dls(digits, bs=32), [], []
 
     def trained(dl, classes):
