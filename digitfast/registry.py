@@ -15,10 +15,10 @@ _XRESNET = ("xresnet18", "xresnet34", "xresnet50", "xresnet101", "xresnet152")
 
 #: Architectures that take 28×28 digits; `digit_learner` finds torchvision's and timm's others.
 ARCHITECTURES: dict[str, str] = {
-    "digitnet": "digitfast.training.learners:digitnet_learner",
-    "digitnet_deep": "digitfast.training.learners:digitnet_deep_learner",
-    "simple": "digitfast.training.learners:simple_learner",
-    "article": "digitfast.training.learners:article_learner",
+    "digitnet": "digitfast.models.architectures:build_digitnet",
+    "digitnet_deep": "digitfast.models.architectures:build_digitnet_deep",
+    "simple": "digitfast.models.architectures:build_simple",
+    "article": "digitfast.models.architectures:build_article",
     **{name: f"torchvision.models:{name}" for name in _TORCHVISION},
     **{name: f"fastai.vision.models.xresnet:{name}" for name in _XRESNET},
 }

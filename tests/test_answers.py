@@ -6,10 +6,11 @@ import pytest
 from PIL import Image
 
 from digitfast import RunNotFound, save_predictor
-from digitfast.cli.answers import digit_line, number_lines, predict_pictures, read_pictures
+from digitfast.cli.network_commands import digit_line, number_lines
 from digitfast.cli.networks import is_network, open_network
 from digitfast.errors import BadSetting
 from digitfast.inference.predictor import PACKED_NETWORK, Predictor
+from digitfast.reading.answers import predict_pictures, read_pictures
 
 
 @pytest.fixture

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -27,9 +29,22 @@ def test_predict_files_with_a_learner_of_plain_fastai(digits, tmp_path):
     assert predict_files(learn, [digits / "testing/4/30.png"])[0]["digit"] in dls.vocab
 
 
-def test_an_answer_that_is_not_a_number_is_none(trained, digits, monkeypatch):
-    monkeypatch.setattr(trained, "get_preds", lambda dl: (torch.full((1, 10), torch.nan), None))
-    assert "diverged" in predict_files(trained, [digits / "testing/4/30.png"])[0]["error"]
+def test_a_network_that_has_diverged_gives_no_answer(trained, digits):
+    diverged = copy.deepcopy(trained)
+    with torch.no_grad():
+        next(diverged.model.parameters()).fill_(torch.nan)
+    with pytest.raises(BadData, match="diverged"):
+        predict_files(diverged, [digits / "testing/4/30.png"])
+
+
+def test_predict_files_answers_as_the_learner_does(trained, digits):
+    files = sorted((digits / "testing").glob("*/3*.png"))
+    answers = predict_files(trained, files)
+    with trained.no_bar():
+        for file, answer in zip(files[::20], answers[::20], strict=True):
+            label, _, probabilities = trained.predict(file)
+            assert answer["digit"] == label
+            assert list(answer["probabilities"].values()) == pytest.approx(probabilities.tolist(), abs=1e-5)
 
 
 def test_predict_files_answers_all(trained, digits, tmp_path):

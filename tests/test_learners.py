@@ -87,7 +87,7 @@ def test_names_that_do_not_work(dls):
     for arch in ("alexnet", "vit_b_16"):
         with pytest.raises(BadSetting, match=f"{arch} cannot take images .*28×28.*size=64"):
             digit_learner(dls, arch)
-    with pytest.raises(BadSetting, match="bs=1: resnet18 has batch norm"):
+    with pytest.raises(BadSetting, match="resnet18 has batch norm: bs must be at least 2, not 1"):
         digit_learner(digit_dls(dls.path, bs=1), "resnet18")
     with pytest.raises(TypeError, match="metric_s"):
         simple_learner(dls, metric_s=[])

@@ -221,7 +221,8 @@ def check(picture, one: bool, predictor: Predictor = STUB) -> None:
     start = time.monotonic()
     try:
         if one:
-            digit, reading = read_digit(picture, predictor)
+            reading = read_digit(picture, predictor)
+            digit = reading.digit
         else:
             digit, reading = None, read_digits(picture, predictor)
     except BadImage as e:

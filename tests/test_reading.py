@@ -100,7 +100,8 @@ def test_digits_that_touch_are_cut_apart_and_a_comma_is_no_digit(digit_images):
 def test_a_digit_whose_stroke_is_broken_is_one(ink):
     two = drawing([(65, 50), (90, 32), (125, 38), (130, 62), (105, 95)], [(92, 108), (70, 150), (145, 146)], width=9)
     assert len(find_pieces(find_ink(np.asarray(two), "drawing").density)) == 2
-    digit, reading = read_digit(two, ink=ink)
+    reading = read_digit(two, ink=ink)
+    digit = reading.digit
     assert (digit.label, len(reading.digits), read_digits(two, ink=ink).text) == ("2", 1, "2")
     assert digit.box[1] < 35 and digit.box[3] > 145
 
@@ -115,7 +116,8 @@ def test_digits_above_each_other_are_not_one_nor_with_a_line_below(digit_images)
 def test_one_digit_small_in_a_corner_of_a_large_photo(digit_images):
     page = Image.new("L", (4000, 3000), 230)
     page.paste(25, (3600, 150), Image.fromarray(digit_images[4]).resize((200, 200), Image.Resampling.BICUBIC))
-    digit, reading = read_digit(page)
+    reading = read_digit(page)
+    digit = reading.digit
     assert digit.label == "4" and 3600 <= digit.box[0] < digit.box[2] <= 3800 and max(reading.grey.shape) <= 2000
 
 
@@ -142,27 +144,28 @@ def test_what_lies_around_the_digit_or_comes_in_from_the_edge_is_not_the_one(dig
     pen = page.copy()
     ImageDraw.Draw(pen).line((700, 0, 720, 500), fill=40, width=22)
     for picture in (page, ring, pen):
-        digit, _ = read_digit(picture)
+        digit = read_digit(picture).digit
         assert digit.label == "4" and 370 < digit.box[0] < digit.box[2] < 540
 
 
 def test_nothing_is_no_digit():
     for empty in (np.zeros((300, 400), np.uint8), np.full((300, 400), 255, np.uint8), np.zeros((28, 28), np.uint8),
                   np.zeros((1, 1), np.uint8)):
-        digit, reading = read_digit(empty)
+        reading = read_digit(empty)
+        digit = reading.digit
         assert digit is None and reading.text == "" and read_digits(empty).lines == []
 
 
 def test_mnist_images_are_read_as_they_come(mnist):
     files = sorted((mnist / "testing").glob("*/*.png"))[::100]
-    right = [read_digit(f)[0] for f in files]
+    right = [read_digit(f).digit for f in files]
     assert np.mean([d is not None and d.guess == f.parent.name for d, f in zip(right, files, strict=True)]) >= 0.98
 
 
 def test_synthetic_photos(mnist):
     files = sorted((mnist / "training").glob("*/*.png"))[::1000]
     rng = np.random.default_rng(5)
-    digits = [read_digit(synthetic_photo(np.asarray(Image.open(f))[None], rng, (800, 600)).image)[0] for f in files]
+    digits = [read_digit(synthetic_photo(np.asarray(Image.open(f))[None], rng, (800, 600)).image).digit for f in files]
     assert np.mean([d is not None and d.guess == f.parent.name for d, f in zip(digits, files, strict=True)]) >= 0.85
 
 

@@ -256,7 +256,7 @@ def test_a_run_for_reading_is_calibrated_and_goes_into_one_safe_file(quick, digi
     assert predictor.no_digit and predictor.threshold == calibration["threshold"]
     assert predictor.facts["run"] == "digitnet" and "path" not in json.dumps(predictor.facts)
     files = sorted((digits / "testing").glob("*/*.png"))
-    read = [read_digit(f, predictor)[0] for f in files]
+    read = [read_digit(f, predictor).digit for f in files]
     assert sum(d is not None and d.guess == f.parent.name for d, f in zip(read, files, strict=True)) > 60
     with pytest.raises(BadSetting, match="exists"):
         export_run("digitnet", "net.safetensors")

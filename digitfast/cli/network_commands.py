@@ -78,8 +78,8 @@ def predict(
     runs: RunsFolder = "runs",
 ):
     "The digit in each picture and its probability, or that it is unsure, or no digit. For numbers see: digitfast read"
-    from digitfast.cli.answers import digit_line, predict_pictures
     from digitfast.cli.networks import network_and_pictures
+    from digitfast.reading.answers import predict_pictures
     predictor, images = network_and_pictures(images, runs, trust)
     answers = predict_pictures(images, predictor, ink, as_is or predictor.form != "mnist", steps)
     _print_answers(answers, as_json, digit_line)
@@ -95,8 +95,8 @@ def read(
     runs: RunsFolder = "runs",
 ):
     "The numbers in each picture, line by line, and how sure each digit is; ? stands for a mark that may be one."
-    from digitfast.cli.answers import number_lines, read_pictures
     from digitfast.cli.networks import network_and_pictures
+    from digitfast.reading.answers import read_pictures
     predictor, images = network_and_pictures(images, runs, trust)
     answers = read_pictures(images, predictor, ink, boxes, steps)
     _print_answers(answers, as_json, number_lines)
@@ -168,3 +168,25 @@ def _print_answers(answers: list[dict], as_json: bool, lines) -> None:
             print(lines(answer), flush=True)
     if any("error" in answer for answer in answers):
         raise typer.Exit(1)
+
+
+def digit_line(answer: dict) -> str:
+    "One line for an answer of `predict_pictures`."
+    from digitfast.data.pictures import one_line_name
+    file = one_line_name(answer["file"])
+    if answer["digit"] is None:
+        likely = f" (most like {answer['guess']}, {answer['probability']:.2%})" if "guess" in answer else ""
+        return f"{file}  {answer['answer']}{likely}"
+    more = f"  (one of {answer['digits']} digits: see digitfast read)" if answer.get("digits", 1) > 1 else ""
+    return f"{file}  {answer['digit']}  {answer['probability']:.2%}{more}"
+
+
+def number_lines(answer: dict) -> str:
+    "A line for each line of an answer of `read_pictures`."
+    from digitfast.data.pictures import one_line_name
+    file = one_line_name(answer["file"])
+    if not answer["lines"]:
+        return f"{file}  no digit"
+    sure = [" ".join(f"{digit['probability']:.0%}" for digit in line) for line in answer["lines"]]
+    return "\n".join(f"{file}  {text}  {chances}"
+                     for text, chances in zip(answer["text"].split("\n"), sure, strict=True))

@@ -1,5 +1,4 @@
 """Labelled images → `Evidence`: of a `Learner`, or of any network that is ready to answer."""
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,11 @@ from fastai.data.transforms import get_image_files
 from fastai.learner import Learner
 from PIL import Image
 
-from digitfast.data.images import PILDigit
 from digitfast.data.pictures import fit_square, read_grey, read_picture
-from digitfast.errors import BadData, BadImage
+from digitfast.errors import BadData
 from digitfast.evaluation.accuracy import Evidence, evidence_of
-from digitfast.inference.predictor import Predictor
+from digitfast.inference.predictor import Predictor, predictor_of
+from digitfast.reading.answers import predict_pictures
 from digitfast.reading.ink import SMALL, find_ink
 from digitfast.reading.reader import network_form, read_digit
 from digitfast.training.processes import alone
@@ -47,35 +46,12 @@ def predict_files(
     learn: Learner,  # trained, or loaded from a file
     images: Iterable[str | Path],  # files, and folders that stand for all pictures in them
 ) -> list[dict]:
-    """One answer a picture, in the order given: file, digit, probability and probabilities by class.
+    """Return an answer per picture, in the order given: file, digit, probability, probabilities by class.
 
     A picture that cannot be read has the answer file and error, and does not stop the others.
+    Raises: `BadData` for a network whose training has diverged.
     """
-    answers, readable = [], []
-    for image in map(Path, images):
-        files = sorted(get_image_files(image)) if image.is_dir() else [image]
-        if not files:
-            answers.append({"file": str(image), "error": f"{image} holds no pictures"})
-        for file in files:
-            answer = {"file": str(file)}
-            answers.append(answer)
-            try:
-                PILDigit.create(file)
-                readable.append((answer, file))
-            except BadImage as e:
-                answer["error"] = str(e)
-    if readable:
-        with alone(), learn.no_bar():
-            rows, _ = learn.get_preds(dl=learn.dls.test_dl([file for _, file in readable], num_workers=0))
-        for (answer, file), row in zip(readable, rows.tolist(), strict=True):
-            if not all(map(math.isfinite, row)):
-                answer["error"] = f"{file}: the network's answer is not a number; its training has diverged"
-                continue
-            best = max(range(len(row)), key=row.__getitem__)
-            answer |= {"digit": learn.dls.vocab[best], "probability": row[best],
-                       "probabilities": dict(zip(learn.dls.vocab, row, strict=True))}
-    return answers
-
+    return predict_pictures(images, predictor_of(learn), as_is=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +80,7 @@ def answer_pictures(
             if not forms[-1].any():
                 rows[i] = nothing
         else:
-            digit, _ = read_digit(picture, predictor, ink)
+            digit = read_digit(picture, predictor, ink).digit
             rows[i] = nothing if digit is None else np.array([*digit.probabilities.values(), digit.no_digit])
             forms.append(np.zeros((predictor.size,) * 2, np.uint8))
     chances = predictor.chances(np.stack(forms))

@@ -40,15 +40,20 @@ def _read(grey: np.ndarray, scale: float, predictor: Predictor, ink: str, cut: b
     lines = [_read_line(line, predictor) for line in (_with_cuts(lines) if cut else lines)]
     if any(digit.label for line in lines for digit in line):  # else what may be a digit is all there is
         lines = [line for line in lines if any(digit.label for digit in line)]
-    return Reading([[_in_picture(digit, scale) for digit in line] for line in lines if line], found, grey)
+    lines = [[_in_picture(digit, scale) for digit in line] for line in lines if line]
+    size = [side / scale for side in grey.shape[::-1]]
+    most_prominent = _most_prominent([digit for line in lines for digit in line], size)
+    return Reading(lines, found, grey, most_prominent)
 
 
 def read_digit(
     picture,  # as for `read_digits`, and so are the others
     predictor: Predictor | None = None,
     ink: str = "auto",
-) -> tuple[Digit | None, Reading]:  # None: there is no digit
-    """The one digit in a picture: of several the most prominent, by its size and how sure it is.
+) -> Reading:
+    """The one digit in a picture, as the `digit` of its `Reading`; None where there is none.
+
+    Of several it is the most prominent, by its size and how sure it is.
 
     A ring or a box around a digit is not taken for the digit, nor a pen that comes in from the edge of the picture.
     All ink of a picture of less than 64 pixels is taken to be the digit's.
@@ -56,17 +61,15 @@ def read_digit(
     predictor = predictor or Predictor.packed()
     grey, scale = read_picture(picture)
     if min(grey.shape) >= SMALL:
-        reading = _read(grey, scale, predictor, ink, cut=False)
-        found = [digit for line in reading.lines for digit in line]
-        return _most_prominent(found, [side / scale for side in grey.shape[::-1]]), reading
+        return _read(grey, scale, predictor, ink, cut=False)
     found = find_ink(grey, ink)
     image = network_form(found.density, predictor)
     chances = predictor.chances(image[None])[0]
     digit = _digit(Piece(0, 0, found.density), image, chances, predictor)
     if not image.any() or digit.probability <= digit.no_digit:
-        return None, Reading([], found, grey)
+        return Reading([], found, grey)
     digit = _in_picture(digit, scale)
-    return digit, Reading([[digit]], found, grey)
+    return Reading([[digit]], found, grey, digit)
 
 
 def network_form(

@@ -32,6 +32,7 @@ class Reading:
     lines: list[list[Digit]]  # in reading order
     ink: Ink
     grey: np.ndarray  # uint8 `[h, w]`: the picture as it was looked at
+    digit: Digit | None = None  # the most prominent one; None: there is none
 
     @property
     def text(self) -> str:

@@ -1,10 +1,10 @@
-"""`Learner` factories: network, loss, metric and optimiser in one sentence."""
+"""`Learner` factories: network, loss, metric and optimiser in one call."""
 import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import fastai.vision.all  # noqa: F401 - gives Learner fit_one_cycle, lr_find, show_results, tta, to_fp16 and no_bar
+import fastai.vision.all  # noqa: F401 - gives Learner fit_one_cycle, lr_find, tta, to_fp16 and so on
 import torch
 from fastai.data.core import DataLoaders
 from fastai.data.transforms import get_c
@@ -19,9 +19,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from digitfast.errors import BadSetting
-from digitfast.models.architectures import find_architecture
-from digitfast.models.digit_nets import article_net, digit_net, digit_net_deep, simple_net
-from digitfast.registry import ARCHITECTURES, resolve
+from digitfast.models.architectures import find_architecture, find_ours
+from digitfast.registry import ARCHITECTURES
 from digitfast.training.lean import ChannelsLastImages, LeanLearner, lean
 from digitfast.training.losses import NLLLossFlat, PlainCrossEntropyLoss
 from digitfast.training.state import random_state_kept
@@ -34,8 +33,8 @@ def simple_learner(
     dls: DataLoaders,  # from `digit_dls`, or any of images that are all of one size
     **kwargs,  # of fastai's `Learner`: loss_func, metrics, opt_func, lr, wd, cbs, path, ...
 ) -> Learner:
-    "A `Learner` of the article's simple net (784-100-30-10, ReLU) with cross-entropy and accuracy."
-    return LeanLearner(dls, simple_net(_image_shape(dls).numel(), _class_count(dls)), **_judged(dls, kwargs))
+    "Return a `Learner` of the article's simple net (784-100-30-10, ReLU), cross-entropy, accuracy."
+    return _our_learner(dls, "simple", **kwargs)
 
 
 @delegates(Learner.__init__, but=["model"])
@@ -43,9 +42,8 @@ def digitnet_learner(
     dls: DataLoaders,  # from `digit_dls`
     **kwargs,  # of fastai's `Learner`: loss_func, metrics, opt_func, lr, wd, cbs, path, ...
 ) -> Learner:
-    "A `Learner` of digitfast's own small convolutional net with cross-entropy and accuracy."
-    channels, size, _ = _image_shape(dls)
-    return LeanLearner(dls, digit_net(channels, _class_count(dls), size), **_channels_last(_judged(dls, kwargs)))
+    "Return a `Learner` of digitfast's small convolutional net with cross-entropy and accuracy."
+    return _our_learner(dls, "digitnet", **kwargs)
 
 
 @delegates(Learner.__init__, but=["model"])
@@ -53,45 +51,42 @@ def digitnet_deep_learner(
     dls: DataLoaders,  # from `digit_dls`, with `RandomAffine` among its `batch_tfms`
     **kwargs,  # of fastai's `Learner`: loss_func, metrics, opt_func, lr, wd, cbs, path, ...
 ) -> Learner:
-    "A `Learner` of digitfast's deeper convolutional net with cross-entropy and accuracy."
-    channels, size, _ = _image_shape(dls)
-    return LeanLearner(dls, digit_net_deep(channels, _class_count(dls), size), **_channels_last(_judged(dls, kwargs)))
+    "Return a `Learner` of digitfast's deeper convolutional net with cross-entropy and accuracy."
+    return _our_learner(dls, "digitnet_deep", **kwargs)
 
 
 @delegates(Learner.__init__, but=["model"])
 def article_learner(
     dls: DataLoaders,  # from `digit_dls`; the article's batch size is bs=128
     opt_func: Callable = ARTICLE_SGD,  # optimiser
-    lr: float = 0.005,  # learning rate that `fit` takes when it is given none
+    lr: float = 0.005,  # learning rate of `fit` unless it is given one
     **kwargs,  # of fastai's `Learner`: loss_func, metrics, wd, cbs, path, ...
 ) -> Learner:
-    """A `Learner` of the article's first network (784-128-64-10, log-softmax) with its loss, optimiser and rate.
+    """Return a `Learner` of the article's first network with its loss, optimiser and learning rate.
 
-    With another loss, which takes logits, the network ends before the log-softmax.
+    The network is 784-128-64-10 with a log-softmax, which is left out for a loss that takes logits.
     """
-    net = article_net(_image_shape(dls).numel(), _class_count(dls))
-    kwargs = _judged(dls, kwargs, NLLLossFlat)
-    if not isinstance(kwargs["loss_func"], (NLLLossFlat, nn.NLLLoss)):
-        net = net[:-1]
-    return LeanLearner(dls, net, opt_func=opt_func, lr=lr, **kwargs)
+    return _our_learner(dls, "article", opt_func=opt_func, lr=lr, **kwargs)
 
 
 @delegates(Learner.__init__, but=["model"])
 def digit_learner(
     dls: DataLoaders,  # from `digit_dls`
-    arch: str | Callable = "digitnet",  # a name: ours, torchvision's, fastai's, timm's; or what `vision_learner` takes
-    **kwargs,  # of fastai's `Learner`, and of its `vision_learner` for the others: cut, custom_head, ps, ...
+    arch: str | Callable = "digitnet",  # a name: ours, torchvision's, timm's; or a builder
+    **kwargs,  # of fastai's `Learner`; for networks not ours also of its `vision_learner`
 ) -> Learner:
-    """A `Learner` of an untrained network of architecture `arch`, with cross-entropy and accuracy.
+    """Return a `Learner` of an untrained network, with cross-entropy and accuracy.
 
-    "digitnet", "digitnet_deep", "simple" and "article" are those of the `Learner` factories here; everything else goes
-    through fastai's `vision_learner`, with as many input channels as the images have (one) and one output a class.
+    "digitnet", "digitnet_deep", "simple" and "article" are digitfast's own networks. fastai's
+    `vision_learner` builds all others, with as many input channels as the images have (one) and
+    one output per class.
 
-    Raises: `UnknownName` for an unknown architecture, `BadSetting` for one that cannot take images of this size.
+    Raises: `UnknownName` for an unknown architecture, `BadSetting` for one that cannot take images
+    of this size.
     """
-    entry = ARCHITECTURES.get(arch, "") if isinstance(arch, str) else ""
-    if entry.startswith("digitfast."):
-        return resolve(entry)(dls, **kwargs)
+    if find_ours(arch):
+        default = {"opt_func": ARTICLE_SGD, "lr": 0.005} if arch == "article" else {}
+        return _our_learner(dls, arch, **{**default, **kwargs})
     build = find_architecture(arch) if isinstance(arch, str) else arch
     shape = _image_shape(dls)
     path = Path(kwargs.pop("path", None) or ".")
@@ -99,25 +94,48 @@ def digit_learner(
         kwargs = _channels_last(kwargs)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*(pretrained|weight enum).*")  # how fastai calls torchvision
+            # of the way in which fastai calls torchvision
+            warnings.filterwarnings("ignore", message=".*(pretrained|weight enum).*")
             learn = lean(vision_learner(dls, build, path=path, **{
-                "n_in": shape[0], "n_out": _class_count(dls), "pretrained": False, **_judged(dls, kwargs)}))
+                "n_in": shape[0], "n_out": _class_count(dls), "pretrained": False,
+                **_with_loss(dls, kwargs)}))
         _try_out(learn.model, shape)
     except TypeError as e:
-        raise BadSetting(f"digit_learner: {e}; allowed are the arguments of fastai's Learner and vision_learner") from e
+        raise BadSetting(f"digit_learner: {e}; allowed are the arguments of fastai's Learner and "
+                         "vision_learner") from e
     except (RuntimeError, ValueError, AssertionError, StopIteration, OSError) as e:
         name = arch if isinstance(arch, str) else getattr(arch, "__name__", arch)
         if kwargs.get("pretrained"):
-            raise BadSetting(f"pretrained weights of {name} could not be had ({e}); leave out pretrained=True") from e
-        raise BadSetting(f"{name} cannot take images of {shape[0]} channel and {shape[1]}×{shape[2]} pixels ({e}); try "
-                         f"a larger size, such as size=64, or another of: {', '.join(ARCHITECTURES)}") from e
-    if getattr(dls.train, "bs", None) == 1 and any(isinstance(m, _BatchNorm) for m in learn.model.modules()):
-        raise BadSetting(f"bs=1: {arch} has batch norm, which needs at least 2 images per batch")
+            raise BadSetting(f"the pretrained weights of {name} could not be loaded ({e}); "
+                             "leave out pretrained=True") from e
+        raise BadSetting(f"{name} cannot take images of {shape[0]} channel and "
+                         f"{shape[1]}×{shape[2]} pixels ({e}); try a larger size, such as "
+                         "size=64, or another of: "
+                         f"{', '.join(ARCHITECTURES)}") from e
+    has_batch_norm = any(isinstance(module, _BatchNorm) for module in learn.model.modules())
+    if getattr(dls.train, "bs", None) == 1 and has_batch_norm:
+        raise BadSetting(f"{arch} has batch norm: bs must be at least 2, not 1")
     return learn
 
 
+def _our_learner(
+    dls: DataLoaders,
+    arch: str,  # name of one of digitfast's own
+    **kwargs,  # of fastai's `Learner`
+) -> LeanLearner:
+    "Return a `Learner` of one of digitfast's own networks."
+    network = find_ours(arch)(_image_shape(dls), _class_count(dls))
+    takes_logits = not isinstance(network[-1], nn.LogSoftmax)
+    kwargs = _with_loss(dls, kwargs, PlainCrossEntropyLoss if takes_logits else NLLLossFlat)
+    if not takes_logits and not isinstance(kwargs["loss_func"], (NLLLossFlat, nn.NLLLoss)):
+        network = network[:-1]
+    if any(isinstance(module, nn.Conv2d) for module in network):
+        kwargs = _channels_last(kwargs)
+    return LeanLearner(dls, network, **kwargs)
+
+
 def _class_count(dls: DataLoaders) -> int:
-    "How many classes `dls` has; where it does not say so, as many as its training labels need."
+    "Return the number of classes: what `dls` says, or what its training labels need."
     known = get_c(dls)
     if known:
         return known
@@ -125,33 +143,36 @@ def _class_count(dls: DataLoaders) -> int:
         return 1 + max(int(labels.max()) for *_, labels in dls.train)
 
 
-def _judged(
+def _with_loss(
     dls: DataLoaders,
     kwargs: dict,  # of a `Learner`
     loss: Callable = PlainCrossEntropyLoss,  # for images of one class each
 ) -> dict:
-    "`kwargs` with a loss and metrics, where they have none: those of classes, or what labels of another kind ask for."
-    wanted = getattr(getattr(dls, "train_ds", None), "loss_func", None)
-    of_classes = wanted is None or isinstance(wanted, CrossEntropyLossFlat)
-    return {"loss_func": loss() if of_classes else wanted, "metrics": accuracy if of_classes else None, **kwargs}
+    "Return `kwargs` with a loss and metrics that fit the labels, unless they have their own."
+    of_labels = getattr(getattr(dls, "train_ds", None), "loss_func", None)
+    one_class = of_labels is None or isinstance(of_labels, CrossEntropyLossFlat)
+    return {"loss_func": loss() if one_class else of_labels,
+            "metrics": accuracy if one_class else None, **kwargs}
 
 
 def _channels_last(kwargs: dict) -> dict:
-    "`kwargs` of a `Learner` whose convolutions get their images as they are fastest."
+    "Return `kwargs` of a `Learner` with images laid out channels-last, for convolutions."
     return {**kwargs, "cbs": [*listify(kwargs.get("cbs")), ChannelsLastImages()]}
 
 
 def _image_shape(dls: DataLoaders) -> torch.Size:
-    "Channels, height and width of the images of `dls`."
-    with random_state_kept():  # a batch is drawn, and perhaps changed at random
-        images = (dls.one_batch() if hasattr(dls.train, "one_batch") else next(iter(dls.train)))[0]
+    "Return channels, height and width of the images of `dls`."
+    with random_state_kept():  # a batch is drawn, and perhaps augmented
+        batch = dls.one_batch() if hasattr(dls.train, "one_batch") else next(iter(dls.train))
+    images = batch[0]
     if images.dim() != 4:
-        raise BadSetting(f"batches of shape {list(images.shape)}: images must be [batch, channels, height, width]")
+        raise BadSetting(f"batches of shape {list(images.shape)}: images must be "
+                         "[batch, channels, height, width]")
     return images.shape[1:]
 
 
 def _try_out(model: torch.nn.Module, shape: torch.Size) -> None:
-    "Give `model` two empty images of `shape`: some networks shrink an image more often than 28 pixels allow."
+    "Run `model` on two empty images: some networks halve an image more often than 28 pixels allow."
     training = model.training
     with torch.no_grad():
         model.eval()(torch.zeros(2, *shape, device=next(model.parameters()).device))

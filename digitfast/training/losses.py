@@ -1,11 +1,11 @@
-"""Losses of the networks, as fastai's `Learner` wants them."""
+"""Losses for fastai's `Learner`."""
 import torch
 from fastai.losses import BaseLoss, CrossEntropyLossFlat
 from torch import nn
 
 
 class _PlainTensors:
-    "Mixin of a fastai loss: it gives a plain tensor, since fastai's own type slows down all that follows."
+    "Mixin of a fastai loss: return a plain tensor, as fastai's own type slows down what follows."
 
     def _contiguous(self, x):
         if isinstance(x, torch.Tensor):
@@ -20,7 +20,10 @@ class PlainCrossEntropyLoss(_PlainTensors, CrossEntropyLossFlat):
 
 
 class NLLLossFlat(_PlainTensors, BaseLoss):
-    "`nn.NLLLoss` as fastai's `Learner` wants a loss: it knows how to turn log-probabilities into probabilities."
+    """`nn.NLLLoss` for fastai's `Learner`.
+
+    `activation` turns log-probabilities into probabilities, and `decodes` into classes.
+    """
 
     y_int = True  # labels are indices of classes, which MixUp and CutMix ask for
 
@@ -28,9 +31,9 @@ class NLLLossFlat(_PlainTensors, BaseLoss):
         super().__init__(nn.NLLLoss, *args, axis=axis, **kwargs)
 
     def decodes(self, x: torch.Tensor) -> torch.Tensor:
-        "The class of highest probability."
+        "Return the class of highest probability."
         return x.argmax(dim=self.axis)
 
     def activation(self, x: torch.Tensor) -> torch.Tensor:
-        "Probabilities from log-probabilities."
+        "Return probabilities from log-probabilities."
         return x.exp()

@@ -44,26 +44,6 @@ def read_pictures(
     return _answers(images, lambda file: _all(file, predictor, ink, boxes, steps))
 
 
-def digit_line(answer: dict) -> str:
-    "One line for an answer of `predict_pictures`."
-    file = one_line_name(answer["file"])
-    if answer["digit"] is None:
-        likely = f" (most like {answer['guess']}, {answer['probability']:.2%})" if "guess" in answer else ""
-        return f"{file}  {answer['answer']}{likely}"
-    more = f"  (one of {answer['digits']} digits: see digitfast read)" if answer.get("digits", 1) > 1 else ""
-    return f"{file}  {answer['digit']}  {answer['probability']:.2%}{more}"
-
-
-def number_lines(answer: dict) -> str:
-    "A line for each line of an answer of `read_pictures`."
-    file = one_line_name(answer["file"])
-    if not answer["lines"]:
-        return f"{file}  no digit"
-    sure = [" ".join(f"{digit['probability']:.0%}" for digit in line) for line in answer["lines"]]
-    return "\n".join(f"{file}  {text}  {chances}"
-                     for text, chances in zip(answer["text"].split("\n"), sure, strict=True))
-
-
 def _listed(images: Iterable[str | Path]) -> list[str | Path]:
     return [images] if isinstance(images, (str, Path)) else list(images)
 
@@ -100,7 +80,8 @@ def _files(images: Iterable[str | Path]) -> Iterator[tuple[Path, str]]:
 
 
 def _one(file: Path, predictor: Predictor, ink: str, steps: str | Path | None) -> dict:
-    digit, reading = read_digit(file, predictor, ink)
+    reading = read_digit(file, predictor, ink)
+    digit = reading.digit
     if steps:
         draw_steps(reading, steps)
     if digit is None:
