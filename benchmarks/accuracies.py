@@ -24,7 +24,7 @@ def measure(name: str, seed: int) -> dict:
     settings = {**read_settings(run), **({"epochs": int(epochs)} if epochs else {}), "seed": seed}
     with TemporaryDirectory() as folder:
         summary = train_run(**settings, runs=folder, name=run).summary
-    kept = ("accuracy", "validation_loss", "training_loss", "seconds", "precision", "threads", "device", "versions")
+    kept = ("accuracy", "validation_loss", "training_loss", "precision", "threads", "device", "versions")
     return {"seed": seed, **{key: summary[key] for key in kept}}
 
 

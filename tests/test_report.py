@@ -18,8 +18,8 @@ def made(digits, tmp_path_factory):
     runs = tmp_path_factory.mktemp("runs")
 
     def make(**settings):
-        return train_run(**{"source": str(digits), "arch": "simple", "bs": 32, "lr": 0.01, "runs": str(runs),
-                            **settings})
+        return train_run(**{"source": str(digits), "arch": "simple", "bs": 32, "lr": 0.01,
+                            "runs": str(runs), **settings})
     return make
 
 
@@ -35,33 +35,44 @@ def test_it_is_measured_as_the_run_was(made, digits):
     found = gather_evidence(run)
     assert found.evidence.accuracy == pytest.approx(run.summary["accuracy"])
     theirs = evaluate_learner(run.learner(), digits / "testing")
-    assert (found.evidence.confusion == theirs.confusion).all() and found.evidence.loss == pytest.approx(theirs.loss)
-    assert found.same_images and found.measured_on == "test images" and len(found.worst) == 40
+    assert (found.evidence.confusion == theirs.confusion).all()
+    assert found.evidence.loss == pytest.approx(theirs.loss)
+    assert found.same_images
+    assert found.measured_on == "test images"
+    assert len(found.worst) == 40
     chances = [shown.of_label for shown in found.worst]
     assert chances == sorted(chances)
     rows = np.sort(found.chances[np.arange(120), found.labels])[:40]
     assert chances == pytest.approx(rows)
-    for shown in found.worst[:5]:  # the picture is that of the file, and the label that of its folder
+    for shown in found.worst[:5]:  # the picture of the file, and the label of its folder
         assert (np.asarray(Image.open(digits / shown.file)) == shown.image).all()
-        assert shown.file.split("/")[:2] == ["testing", shown.label] and shown.probability >= shown.of_label
-    assert found.training_errors.images == 300 and found.measured_errors.images == 120
-    assert not found.training_errors.missing and found.seconds.keys() >= {"looking for wrong labels"}
+        assert shown.file.split("/")[:2] == ["testing", shown.label]
+        assert shown.probability >= shown.of_label
+    assert found.training_errors.images == 300
+    assert found.measured_errors.images == 120
+    assert not found.training_errors.missing
+    assert found.seconds.keys() >= {"looking for wrong labels"}
 
 
 def test_a_holdout_run_leaves_the_test_images_alone(made, copy_of_digits, no_cross_validation):
     shutil.rmtree(copy_of_digits / "testing")
     run = made(source=str(copy_of_digits), holdout=0.2, epochs=4)
     found = gather_evidence(run)
-    assert found.measured_on == "held-out training images" and found.evidence.n == 60 and found.same_images
+    assert found.measured_on == "held-out training images"
+    assert found.evidence.n == 60
+    assert found.same_images
     assert found.evidence.accuracy == pytest.approx(run.summary["accuracy"])
-    pixels = np.stack([np.asarray(Image.open(copy_of_digits / shown.file)) for shown in found.worst])
+    pixels = np.stack([np.asarray(Image.open(copy_of_digits / shown.file))
+                       for shown in found.worst])
     chances = run.predictor().chances(pixels)  # calibrated as the run is
     assert run.predictor().temperature == run.summary["calibration"]["temperature"]
-    assert [shown.probability for shown in found.worst] == pytest.approx(chances.max(axis=1).tolist())
+    probabilities = [shown.probability for shown in found.worst]
+    assert probabilities == pytest.approx(chances.max(axis=1).tolist())
 
 
 def test_other_sizes_and_architectures(made, no_cross_validation):
-    for settings in ({"size": 16}, {"arch": "article", "label_smoothing": 0.0}, {"arch": "digitnet", "size": 40}):
+    for settings in ({"size": 16}, {"arch": "article", "label_smoothing": 0.0},
+                     {"arch": "digitnet", "size": 40}):
         run = made(**settings)
         found = gather_evidence(run)
         assert found.evidence.accuracy == pytest.approx(run.summary["accuracy"]), settings
@@ -71,12 +82,14 @@ def test_other_sizes_and_architectures(made, no_cross_validation):
 def test_non_digits_are_among_the_answers(made, no_cross_validation):
     run = made(arch="digitnet", non_digits=0.5)
     found = gather_evidence(run)
-    assert found.chances[:, -1].max() > 0 and found.evidence.accuracy == pytest.approx(run.summary["accuracy"])
+    assert found.chances[:, -1].max() > 0
+    assert found.evidence.accuracy == pytest.approx(run.summary["accuracy"])
 
 
 def test_flipped_labels_are_among_the_doubtful(made, copy_of_digits):
     for split, name in (("training", "0.png"), ("training", "7.png"), ("testing", "33.png")):
-        (copy_of_digits / split / "4" / name).rename(copy_of_digits / split / "6" / f"wrong-{name}")
+        folder = copy_of_digits / split
+        (folder / "4" / name).rename(folder / "6" / f"wrong-{name}")
     found = gather_evidence(made(source=str(copy_of_digits)))
     doubtful = [shown.file for shown in found.training_errors.shown]
     assert {"training/6/wrong-0.png", "training/6/wrong-7.png"} <= set(doubtful[:6])
@@ -91,13 +104,17 @@ def test_few_images_and_other_classes(tmp_path, made):
             folder = tmp_path / "few" / split / label
             folder.mkdir(parents=True)
             for i in range(n):
-                Image.fromarray(rng.integers(0, 256, (9, 11), dtype=np.uint8)).save(folder / f"{i}.png")
+                pixels = rng.integers(0, 256, (9, 11), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
     found = gather_evidence(made(source=str(tmp_path / "few"), bs=2))
-    assert found.evidence.n == 4 and len(found.worst) == 4 and not found.training_errors.missing
+    assert found.evidence.n == 4
+    assert len(found.worst) == 4
+    assert not found.training_errors.missing
     for i in (1, 2):
         (tmp_path / f"few/train/<b>/{i}.png").unlink()
     found = gather_evidence(made(source=str(tmp_path / "few"), bs=2))
-    assert "<b> has less than two" in found.training_errors.missing and found.measured_errors.missing
+    assert "<b> has fewer than two" in found.training_errors.missing
+    assert found.measured_errors.missing
 
 
 def test_digits_that_changed_or_went(made, copy_of_digits, no_cross_validation):
@@ -117,7 +134,8 @@ def test_digits_that_changed_or_went(made, copy_of_digits, no_cross_validation):
 def test_weights_that_are_no_numbers_have_nothing_to_report(made):
     run = made()
     weights, header = read_sealed(run.path / "model.safetensors")
-    write_sealed(run.path / "model.safetensors", {key: value * float("nan") for key, value in weights.items()}, header)
+    no_numbers = {key: value * float("nan") for key, value in weights.items()}
+    write_sealed(run.path / "model.safetensors", no_numbers, header)
     with pytest.raises(BadData, match="no numbers: .*; its training has diverged"):
         gather_evidence(run)
 

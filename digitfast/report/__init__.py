@@ -1,1 +1,1 @@
-"""One run as one HTML page."""
+"""A report of one run, as one HTML page."""

@@ -1,51 +1,48 @@
-"""Pieces of an HTML page: everything that is not ours becomes text that shows as it is."""
+"""The Jinja2 environment of the report, which escapes every text and shows it on one line."""
 import base64
 import io
-from collections.abc import Iterable, Sequence
-from html import escape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 from PIL import Image
 
 from digitfast.data.pictures import one_line_name
 
+TEMPLATE = Path(__file__).parent / "report.html"
+
+
+def report_environment() -> Environment:
+    "Return the environment in which the report's template is rendered."
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATE.parent), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, finalize=one_line)
+    environment.filters |= {"count": "{:,}".format, "percent": percent, "seconds": seconds_text,
+                            "wrappable": wrappable, "png_address": png_address}
+    return environment
+
+
+def one_line(value: Any) -> str:
+    "Return markup unchanged, and anything else as text on one line whose characters all print."
+    return value if isinstance(value, Markup) else one_line_name(str(value))
+
+
+def wrappable(path: str) -> Markup:
+    "Return a path as text that may be wrapped after each slash."
+    return escape(one_line(path)).replace("/", Markup("/<wbr>"))
+
 
 def png_address(image: np.ndarray) -> str:
-    "An image as an address that holds it."
+    "Return a `data:` address that holds an image."
     data = io.BytesIO()
     Image.fromarray(image).save(data, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode("ascii")
 
 
-def rows_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    top = "".join(f'<th scope="col">{as_text(cell)}</th>' for cell in head)
-    body = "".join("<tr>" + "".join(f"<td>{as_text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def facts_table(facts: dict[str, Any]) -> str:
-    rows = "".join(f'<tr><th scope="row">{as_text(key)}</th><td>{"–" if value is None else as_text(value)}</td></tr>'
-                   for key, value in facts.items())
-    return f'<div class="wide"><table><tbody>{rows}</tbody></table></div>'
-
-
-def figure(caption: str, picture: str) -> str:
-    return f"<figure><figcaption>{caption}</figcaption>{picture}</figure>"
-
-
-def note(text: str) -> str:
-    "A sentence or two that say how to read what follows."
-    return f'<p class="how">{escape(text)}</p>'
-
-
-def as_text(value: Any) -> str:
-    "Anything as text that shows as it is."
-    return escape(one_line_name(str(value)))
-
-
-def percent(part: float, digits: int = 2) -> str:
-    return f"{100 * part:.{digits}f}\N{NO-BREAK SPACE}%"
+def percent(part: float, digits: int = 2) -> Markup:
+    return Markup(f"{100 * part:.{digits}f}\N{NO-BREAK SPACE}%")
 
 
 def percent_tick(part: float) -> str:
