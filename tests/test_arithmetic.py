@@ -23,10 +23,10 @@ def grads(conv, x, g):
 
 
 def test_products_equal_convolutions():
-    "Every small convolution against torch's own, in double precision: the result and all gradients."
+    "In double precision, small convolutions give torch's own results and gradients."
     products = 0
-    for h, w, k, stride, padding, dilation in itertools.product((1, 2, 3), (1, 2, 3), (1, 2, 3, 5), (1, 2, 3),
-                                                                (0, 1, 2), (1, 2)):
+    for h, w, k, stride, padding, dilation in itertools.product(
+            (1, 2, 3), (1, 2, 3), (1, 2, 3, 5), (1, 2, 3), (0, 1, 2), (1, 2)):
         if min(h, w) + 2 * padding < dilation * (k - 1) + 1:
             continue
         conv = nn.Conv2d(3, 4, k, stride=stride, padding=padding, dilation=dilation).double()
@@ -40,7 +40,9 @@ def test_products_equal_convolutions():
         assert "forward" not in vars(conv)
         for a, b in zip(expected, found, strict=True):
             assert a.shape == b.shape and torch.allclose(a, b)
-        products += _cells((h, w), (k, k), (stride, stride), (padding, padding), (dilation, dilation)) is not None
+        pairs = ((k, k), (stride, stride), (padding, padding), (dilation, dilation))
+        if _cells((h, w), *pairs) is not None:
+            products += 1
     assert products > 100
 
 
@@ -49,12 +51,18 @@ def test_which_convolutions_become_products(monkeypatch):
     from torchvision.models import resnet18
     shapes = []
     linear = nn.functional.linear
-    monkeypatch.setattr(nn.functional, "linear", lambda x, *args: shapes.append(tuple(x.shape)) or linear(x, *args))
+
+    def noted(x, *args):
+        shapes.append(tuple(x.shape))
+        return linear(x, *args)
+    monkeypatch.setattr(nn.functional, "linear", noted)
     model = resnet18(num_classes=10).eval()
     with small_convolutions_as_products(model):
         model(torch.zeros(1, 3, 28, 28))
-    assert len(shapes) == 3 + 2 + 3 + 1  # from 2×2 pixels to 2×2, to 1×1 (and the way round it), 1×1; the last layer
-    for conv in (nn.Conv2d(4, 4, 3, padding=1, groups=2), nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
+    # from 2×2 pixels to 2×2; to 1×1, with its shortcut; from 1×1 to 1×1; the last layer
+    assert len(shapes) == 3 + 2 + 3 + 1
+    for conv in (nn.Conv2d(4, 4, 3, padding=1, groups=2),
+                 nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
                  nn.Conv2d(4, 4, 3, padding="same")):
         with small_convolutions_as_products(conv):
             assert "forward" not in vars(conv)
@@ -78,9 +86,12 @@ def test_bf16_while_training_and_fp32_otherwise():
 
 
 def test_a_forward_of_its_own_comes_back():
-    "As a compiled model has one; it may also give more than one tensor."
+    "A compiled model has one; it may also return more than one tensor."
     model = digit_net()
-    model.forward = own = lambda x: (nn.Sequential.forward(model, x), {"labels": torch.zeros(1, dtype=torch.long)})
+
+    def own(x):
+        return nn.Sequential.forward(model, x), {"labels": torch.zeros(1, dtype=torch.long)}
+    model.forward = own
     with low_precision_training(model, CPU, torch.bfloat16):
         out, more = model(torch.rand(4, 1, 28, 28))
         assert out.dtype == torch.float32 and more["labels"].dtype == torch.long
@@ -88,7 +99,7 @@ def test_a_forward_of_its_own_comes_back():
 
 
 def test_products_on_the_cpu_only(monkeypatch):
-    "Also where a network moves to a GPU when its training has begun."
+    "Also if a network moves to a GPU after its training has begun."
     monkeypatch.setattr(nn.functional, "linear", lambda *args: pytest.fail("a product"))
     conv = nn.Conv2d(3, 4, 3, padding=1)
     with small_convolutions_as_products(conv):
@@ -111,7 +122,8 @@ def test_choose_precision(monkeypatch):
     assert choose_precision("auto", digit_net(), CPU) == "bf16"
     assert choose_precision("auto", simple_net(), CPU) == "fp32"
     assert choose_precision("fp32", digit_net(), CPU) == "fp32"
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True},
+                        raising=False)
     assert choose_precision("auto", digit_net(), CPU) == "fp32"
     assert choose_precision("bf16", digit_net(), CPU) == "bf16"
     monkeypatch.delattr(torch.cpu, "get_capabilities")

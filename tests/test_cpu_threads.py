@@ -1,4 +1,4 @@
-"""Threads fit the cores that are free, and a number that somebody chose stays."""
+"""There is a thread for each free core, unless the user has chosen a number."""
 import os
 
 import pytest
@@ -13,27 +13,31 @@ pytestmark = pytest.mark.skipif(not CORES, reason="cores are counted on Linux on
 
 @pytest.fixture
 def stat(tmp_path, monkeypatch):
-    "A /proc/stat, a clock and this process's own seconds, all of which stand until they are told to go on."
+    "Replace /proc/stat, the clock and this process's own seconds; a call moves them forward."
     now = {"clock": 0.0, "own": 0.0}
     monkeypatch.setattr(cpu_threads.time, "monotonic", lambda: now["clock"])
     monkeypatch.setattr(cpu_threads.os, "times", lambda: (now["own"], 0.0, 0.0, 0.0, 0.0))
     file = tmp_path / "stat"
 
     def pass_by(seconds: float, busy: float, own: float = 0.0):
-        "`busy` seconds of this process's first core, of which `own` are its own."
+        "Add `busy` seconds of this process's first core, of which `own` are its own."
         now["clock"] += seconds
         now["own"] += own
         pass_by.busy += busy
-        rows = [f"cpu{CORES[0]} {int(pass_by.busy * TICKS)} 0 0 99 99 0 0 0 0 0", f"cpu{max(CORES) + 1} 77777 0 0 5"]
-        file.write_text("\n".join(["cpu 1 2 3 4", *rows, "intr 1 2"]) + "\n")
-    pass_by.busy, pass_by.file = 100.0, file
+        rows = ["cpu 1 2 3 4",
+                f"cpu{CORES[0]} {int(pass_by.busy * TICKS)} 0 0 99 99 0 0 0 0 0",
+                f"cpu{max(CORES) + 1} 77777 0 0 5",
+                "intr 1 2"]
+        file.write_text("\n".join(rows) + "\n")
+    pass_by.busy = 100.0
+    pass_by.file = file
     pass_by(0, 0)
     return pass_by
 
 
 @pytest.fixture
 def two_threads(monkeypatch):
-    "As on a machine of two cores, where nobody has chosen anything."
+    "Use two threads, as on a machine with two cores where nobody has chosen a number."
     before = torch.get_num_threads()
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("WORLD_SIZE", raising=False)

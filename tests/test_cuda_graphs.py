@@ -1,4 +1,4 @@
-"""Captured steps. On a CPU the "graph" is the step itself, run again: all but the capture is the same code."""
+"""Captured steps. On a CPU the step itself replaces the graph: all but the capture is the same."""
 import pytest
 import torch
 from fastai.callback.core import Callback
@@ -9,6 +9,7 @@ from fastai.optimizer import SGD
 from fastai.torch_core import set_seed
 from fasttransform import Transform
 from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy
 
 from digitfast import (
     BasicOptim,
@@ -34,20 +35,23 @@ HERE = [pytest.param("cpu", id="cpu"), pytest.param("cuda", id="gpu", marks=[
 
 @pytest.fixture
 def replays(monkeypatch):
-    "How many steps have been replayed. On a CPU a graph is stood in for by the step itself."
-    count, record = [], cuda_graphs.record
+    "Return a list as long as the number of replayed steps. On a CPU the step replaces the graph."
+    count = []
+    record = cuda_graphs.record
 
     def counted(step, device):
         replay = step if device.type == "cpu" else record(step, device)
         return lambda: (count.append(1), replay())
     monkeypatch.setattr(cuda_graphs, "record", counted)
     monkeypatch.setattr(cuda_graphs, "DEVICES", {"cpu", "cuda"})
-    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)  # some algorithms add in another order each time
+    # otherwise some algorithms add in another order each time
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     return count
 
 
 def noise(n=60):
-    return torch.randint(0, 256, (n, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (n, 28, 28), dtype=torch.uint8, generator=generator)
 
 
 def everything():
@@ -64,19 +68,25 @@ def trained(digits, device, arch="digitnet", cbs=everything, opt_func=None, epoc
 
 @pytest.mark.parametrize("device", HERE)
 @pytest.mark.parametrize("arch, cbs, opt_func", [
-    ("digitnet", everything, None), ("digitnet", list, SGD), ("simple", list, BasicOptim), ("article", list, None),
+    ("digitnet", everything, None),
+    ("digitnet", list, SGD),
+    ("simple", list, BasicOptim),
+    ("article", list, None),
     ("resnet18", list, None)])
 def test_the_same_numbers_as_plain_steps(digits, replays, monkeypatch, device, arch, cbs, opt_func):
     found = []
     for devices in ({device}, set()):
         monkeypatch.setattr(cuda_graphs, "DEVICES", devices)
         learn = trained(digits, torch.device(device), arch, cbs, opt_func)
-        found.append([torch.cat([t.detach().float().flatten() for t in learn.model.state_dict().values()]).cpu(),
-                      torch.stack(learn.recorder.losses).as_subclass(torch.Tensor), learn.recorder.lrs,
-                      [list(values) for values in learn.recorder.values], learn.recorder.hps, learn.recorder.iters])
+        state, recorder = learn.model.state_dict(), learn.recorder
+        found.append([torch.cat([t.detach().float().flatten() for t in state.values()]).cpu(),
+                      torch.stack(recorder.losses).as_subclass(torch.Tensor),
+                      recorder.lrs, [list(values) for values in recorder.values],
+                      recorder.hps, recorder.iters])
     (weights, losses, *rest), (plain_weights, plain_losses, *plain_rest) = found
     assert len(replays) == 18 - cuda_graphs.WARM_UP
-    assert torch.equal(weights, plain_weights) and torch.equal(losses, plain_losses)
+    assert torch.equal(weights, plain_weights)
+    assert torch.equal(losses, plain_losses)
     assert rest == plain_rest
 
 
@@ -89,14 +99,22 @@ class Looks(Callback):
 
 
 class Own(LabelSmoothing):
-    "Does more than what it inherits from, and so is not known to be safe."
+    "Does more than its base class, and so is not known to be safe."
     def after_loss(self): print("loss")
 
 
 @pytest.mark.parametrize("cb, captured", [
-    (None, True), (Prints(), True), (EarlyStoppingCallback(), True), (SaveModelCallback(), True), (Looks(), False),
-    (Own(), False), (MixUp(), False), (GradientAccumulation(64), False), (TerminateOnNaNCallback(), False),
-    (Callback(after_step=lambda self: None), False), (History("h.csv"), True)],
+    (None, True),
+    (Prints(), True),
+    (EarlyStoppingCallback(), True),
+    (SaveModelCallback(), True),
+    (Looks(), False),
+    (Own(), False),
+    (MixUp(), False),
+    (GradientAccumulation(64), False),
+    (TerminateOnNaNCallback(), False),
+    (Callback(after_step=lambda self: None), False),
+    (History("h.csv"), True)],
     ids=lambda value: type(value).__name__)
 def test_callbacks(digits, replays, tmp_path, cb, captured):
     dls = digit_dls(digits, bs=32, device="cpu")
@@ -124,7 +142,7 @@ def test_other_images_than_those_in_memory_are_not_captured(digits, replays, cha
     assert not replays and len(learn.recorder.losses) >= 9
 
 
-def test_a_callback_of_ones_own_may_change_the_training_between_two_epochs(digits, replays, monkeypatch):
+def test_a_users_callback_may_change_the_training_between_epochs(digits, replays, monkeypatch):
     class Freezes(Callback):
         def before_epoch(self):
             if self.epoch == 1:
@@ -132,7 +150,8 @@ def test_a_callback_of_ones_own_may_change_the_training_between_two_epochs(digit
     weights = []
     for devices in ({"cpu"}, set()):
         monkeypatch.setattr(cuda_graphs, "DEVICES", devices)
-        weights.append(trained(digits, torch.device("cpu"), "simple", lambda: [Freezes()]).model[1].weight.clone())
+        learn = trained(digits, torch.device("cpu"), "simple", lambda: [Freezes()])
+        weights.append(learn.model[1].weight.clone())
     assert len(replays) == 18 - 2 * cuda_graphs.WARM_UP
     assert torch.equal(*weights)
 
@@ -142,7 +161,7 @@ class Module(torch.nn.Flatten):
 
 
 def test_what_is_not_captured(digits, replays):
-    "Layers, losses, hooks, transforms and loaders of which nobody knows what they do in each step."
+    "Layers, losses, hooks, transforms and loaders that may do something else in each step."
     def fit(change=lambda learn: None, **kwargs):
         learn = digit_learner(digit_dls(digits, bs=32, device="cpu", **kwargs), "simple")
         change(learn)
@@ -153,20 +172,24 @@ def test_what_is_not_captured(digits, replays):
         return found
 
     def metrics(learn): learn.recorder.train_metrics = True
-    def loss(learn): learn.loss_func = lambda pred, y: torch.nn.functional.cross_entropy(pred, y)
+    def loss(learn): learn.loss_func = lambda pred, y: cross_entropy(pred, y)
     def layer(learn): learn.model[0] = Module()
     def hook(learn): learn.model[1].register_forward_hook(lambda *_: None)
     def weight_hook(learn): learn.model[1].weight.register_hook(lambda g: None)
     def patched(learn): learn.one_batch = learn.one_batch
-    assert fit() and fit(lambda learn: setattr(learn, "loss_func", torch.nn.functional.cross_entropy))
+    def torchs_loss(learn): learn.loss_func = cross_entropy
+    assert fit() and fit(torchs_loss)
     assert not any(map(fit, (metrics, loss, layer, hook, weight_hook, patched)))
     def elsewhere(learn): learn.dls.train._device = torch.device("meta")
-    assert not fit(elsewhere) and not fit(batch_tfms=RandomPen()) and not fit(resident=False, num_workers=0)
+    assert not fit(elsewhere)
+    assert not fit(batch_tfms=RandomPen())
+    assert not fit(resident=False, num_workers=0)
 
 
-def test_nothing_stays_behind(digits, replays, tmp_path):
+def test_nothing_is_left_after_a_training(digits, replays, tmp_path):
     learn = trained(digits, torch.device("cpu"))
-    assert learn.captured_step is None and learn._asked is None and "_do_grad_opt" not in vars(learn)
+    assert learn.captured_step is None and learn._asked is None
+    assert "_do_grad_opt" not in vars(learn)
     assert not any(p.grad is not None and p.grad.any() for p in learn.model.parameters())
     learn.export(tmp_path / "learner.pkl")
 
@@ -190,7 +213,8 @@ def test_a_step_that_cannot_be_captured_says_what_to_do(digits, replays, monkeyp
         raise RuntimeError("operation not permitted when stream is capturing")
     monkeypatch.setattr(cuda_graphs, "record", fails)
     learn = digit_learner(digit_dls(digits, bs=32, device="cpu"), "simple")
-    with learn.no_bar(), learn.no_logging(), pytest.raises(RuntimeError, match="not permitted") as caught:
+    with (learn.no_bar(), learn.no_logging(),
+          pytest.raises(RuntimeError, match="not permitted") as caught):
         learn.fit(1)
     assert "DEVICES.clear()" in caught.value.__notes__[0]
     cuda_graphs.DEVICES.clear()
@@ -215,8 +239,9 @@ def test_an_error_leaves_the_losses_up_to_it(digits, replays, monkeypatch):
 
 
 def run(digits, folder):
-    "A run of three epochs, of nine steps each."
-    return train_run(str(digits), epochs=3, bs=32, augment=0.5, ema=0.9, non_digits=0.4, runs=str(folder))
+    "Train a run of three epochs, of nine steps each."
+    return train_run(str(digits), epochs=3, bs=32, augment=0.5, ema=0.9, non_digits=0.4,
+                     runs=str(folder))
 
 
 def same_weights(first, second):
@@ -225,8 +250,10 @@ def same_weights(first, second):
 
 
 @pytest.mark.parametrize("epoch, batch", [(1, 6), (1, 8), (2, 1)])
-def test_a_training_that_was_stopped_goes_on_to_the_same_weights(digits, replays, tmp_path, monkeypatch, epoch, batch):
-    whole, after_batch = run(digits, tmp_path / "a"), Checkpoints.after_batch
+def test_a_resumed_training_comes_to_the_same_weights(digits, replays, tmp_path, monkeypatch,
+                                                      epoch, batch):
+    whole = run(digits, tmp_path / "a")
+    after_batch = Checkpoints.after_batch
 
     def stops(self):
         self.stop = (self.epoch, self.iter) == (epoch, batch) and self.training

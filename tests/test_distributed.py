@@ -1,6 +1,6 @@
-"""Two processes on CPUs train as one does: `torchrun` starts this file, which does what `WORK` says.
+"""Two processes on CPUs train as one does: `torchrun` runs this file, with a task from `WORK`.
 
-Each launch costs the imports of two processes, so there are few, and many tests look at what they left.
+Each launch costs the imports of two processes, so there are few, and many tests check their output.
 """
 import os
 import re
@@ -23,22 +23,24 @@ from digitfast.training.learners import digit_learner, simple_learner
 from digitfast.training.processes import first_process_first, joined, on_first_process, process_rank
 from digitfast.training.train import train_learner
 
-# Everything that is random or has a state of its own; 33 held-out images, which two cannot share evenly.
-SETTINGS = {"arch": "digitnet", "bs": 32, "epochs": 3, "lr": 0.01, "precision": "fp32", "ema": 0.9, "augment": 0.5,
-            "pen": 0.2, "non_digits": 0.2, "holdout": 0.11}
-PLAIN = {"arch": "simple", "bs": 32, "epochs": 2, "lr": 0.01, "precision": "fp32"}  # nothing random, no batch norm
+# Everything that is random or has a state; two processes cannot share 33 held-out images evenly.
+SETTINGS = {"arch": "digitnet", "bs": 32, "epochs": 3, "lr": 0.01, "precision": "fp32", "ema": 0.9,
+            "augment": 0.5, "pen": 0.2, "non_digits": 0.2, "holdout": 0.11}
+#: Nothing random, no batch norm.
+PLAIN = {"arch": "simple", "bs": 32, "epochs": 2, "lr": 0.01, "precision": "fp32"}
 LEARNT = {"arch": "digitnet", "bs": 30, "epochs": 10, "precision": "fp32"}
 MISTAKES = (["fit", "--lr", "-1"], ["fit", "--bs", "33"], ["fit", "--source", "nowhere"],
             ["fit", "--resume", "nothing"], ["evaluate", "--trust"], ["fit", "--no-such-option"])
 
 
 class Ends(Callback):
-    "Ends behind batch `n` of the training, by an exception or for good."
+    "Call `by` after batch `n` of the training: it raises an exception or ends the process."
     order = checkpoints.Checkpoints.order + 1
 
     def __init__(self, n, by):
         super().__init__()
-        self.left, self.by = n, by
+        self.left = n
+        self.by = by
 
     def after_batch(self):
         self.left -= 1
@@ -47,21 +49,21 @@ class Ends(Callback):
 
 
 class Stops(Exception):
-    "What stops a training in these tests."
+    "Stops a training in these tests."
 
 
 def stop(): raise Stops("stopped")
 
 
 def with_callback(cb):
-    "`train_learner` with one callback more."
+    "Return `train_learner` with one more callback."
     return lambda *args, cbs: train_learner(*args, cbs=[*cbs, cb])
 
 
-# What the processes do ------------------------------------------------------------------------------------------------
+# What the processes do ----------------------------------------------------------------------------
 
 def trains(digits, folder):
-    "Several trainings in one launch; what a process cannot see of the other is left in files."
+    "Do several trainings in one launch; write to files what only one process can see."
     for name, settings in (("whole", SETTINGS), ("plain", PLAIN), ("learnt", LEARNT)):
         run = train_run(digits, **settings, name=name, runs=folder)
         assert run == find_run(name, folder) or run.sha256  # every process is given the run
@@ -77,25 +79,32 @@ def trains(digits, folder):
         learn = digit_learner(digit_dls(digits, bs=32), "digitnet")
         train_learner(learn, 2, 0.01, precision="fp32", cbs=Watches(left))
         left["weights"] = learn.model.state_dict()
-        left["metrics"], left["n"] = list(learn.recorder.values[-1]), evaluate_learner(learn).n
+        left["metrics"] = list(learn.recorder.values[-1])
+        left["n"] = evaluate_learner(learn).n
         left["once"] = on_first_process(lambda: f"by {process_rank()}")()
         with pytest.raises(BadSetting, match="only on 1"):
             first_process_first(fails_on)(1)
     with pytest.raises(BadData, match="different images"):
-        train_run(digits, **{**PLAIN, "holdout": 0.1 + 0.1 * process_rank()}, name="apart", runs=folder)
+        settings = {**PLAIN, "holdout": 0.1 + 0.1 * process_rank()}
+        train_run(digits, **settings, name="apart", runs=folder)
     torch.save(left, f"{folder}/left-{process_rank()}.pt")
 
 
 class Watches(Callback):
-    "Notes what a process sees: the images of its shares, and the first number that it draws in a training."
+    "Note what a process sees: the images of its shares, and the first number that it draws."
 
     def __init__(self, left):
         super().__init__()
         self.left = left
 
     def before_train(self):
-        part, usual = self.dls.train.part, type(self.dls.train).get_idxs
-        part.get_idxs = lambda: self.left["idxs"].append(usual(self.dls.train)) or self.left["idxs"][-1]
+        train = self.dls.train
+
+        def get_idxs():
+            idxs = type(train).get_idxs(train)
+            self.left["idxs"].append(idxs)
+            return idxs
+        train.part.get_idxs = get_idxs
         self.left["drawn"].append(torch.rand(1).item())
 
 
@@ -114,13 +123,15 @@ def errs():
 
 
 def is_killed(digits, folder):
-    "The second process is killed in the second epoch, as the system does when memory runs out."
+    "Kill the second process in the second epoch, as the system does when memory runs out."
     from digitfast.cli.app import main
     checkpoints.EVERY, checkpoints.SHARE = 0.0, 1e9
     if process_rank() == 1:
-        runs_module.train_learner = with_callback(Ends(11, lambda: os.kill(os.getpid(), signal.SIGKILL)))
+        ends = Ends(11, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        runs_module.train_learner = with_callback(ends)
     options = [f"--{key.replace('_', '-')}={value}" for key, value in SETTINGS.items()]
-    sys.argv = ["digitfast", "fit", "--source", digits, "--name", "killed", "--runs", folder, *options]
+    sys.argv = ["digitfast", "fit", "--source", digits, "--name", "killed", "--runs", folder,
+                *options]
     main()
 
 
@@ -130,17 +141,18 @@ if __name__ == "__main__":
     sys.exit()
 
 
-# What is made of it ---------------------------------------------------------------------------------------------------
+# The tests ----------------------------------------------------------------------------------------
 
 TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-ACCELERATE = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]  # without --multi_gpu a CPU gets one
+#: Without --multi_gpu it starts only one process on a CPU.
+ACCELERATE = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
 
 
 def launch(*args, by=TORCHRUN, cwd=None):
-    "Two processes, which must not hang."
+    "Start two processes, which must not hang."
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, "-m", *by, *args], capture_output=True, text=True, timeout=240, env=env,
-                          cwd=cwd)
+    return subprocess.run([sys.executable, "-m", *by, *args], capture_output=True, text=True,
+                          timeout=240, env=env, cwd=cwd)
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +162,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained_by_two(digits, folder):
-    "stdout, and what either process left."
+    "Return stdout, and what each process left."
     done = launch(__file__, "trains", str(digits), str(folder))
     assert done.returncode == 0, done.stderr
     return done.stdout, [torch.load(folder / f"left-{rank}.pt") for rank in range(2)]
@@ -167,14 +179,17 @@ def test_shares_are_disjoint_and_make_up_the_batches_of_one_process(digits, trai
     assert len(shares[0]) == len(shares[1]) == 2
     for first, second in zip(*shares, strict=True):
         torch.rand(1)  # as `Watches` does
-        together = torch.cat([torch.cat(pair) for pair in zip(first.split(16), second.split(16), strict=True)])
-        assert together.tolist() == alone.get_idxs()[:288].tolist()  # of 300 images, the last batch is not full
+        pairs = zip(first.split(16), second.split(16), strict=True)
+        together = torch.cat([torch.cat(pair) for pair in pairs])
+        # there are 300 images, and the last batch is not full
+        assert together.tolist() == alone.get_idxs()[:288].tolist()
         assert len(set(together.tolist())) == 288
 
 
 def test_weights_and_statistics_are_equal_and_random_changes_are_not(trained_by_two):
     first, second = trained_by_two[1]
-    assert first["weights"].keys() == second["weights"].keys() and "1.running_mean" in first["weights"]
+    assert first["weights"].keys() == second["weights"].keys()
+    assert "1.running_mean" in first["weights"]
     for name, tensor in first["weights"].items():
         assert torch.equal(tensor, second["weights"][name]), name
     assert len({*first["drawn"], *second["drawn"]}) == 4
@@ -183,7 +198,8 @@ def test_weights_and_statistics_are_equal_and_random_changes_are_not(trained_by_
 
 def test_metrics_are_over_each_validation_image_once(digits, folder, trained_by_two):
     first, second = trained_by_two[1]
-    assert first["metrics"][1:] == second["metrics"][1:] and first["n"] == second["n"] == 120
+    assert first["metrics"][1:] == second["metrics"][1:]
+    assert first["n"] == second["n"] == 120
     for name, holdout in (("whole", 0.11), ("plain", 0.0)):
         run = find_run(name, folder)
         learn = simple_learner(digit_dls(digits, holdout=holdout, bs=32))
@@ -201,9 +217,11 @@ def test_two_processes_train_as_one_does(digits, folder, trained_by_two, tmp_pat
         torch.testing.assert_close(tensor, alone[name], atol=1e-4, rtol=1e-3)
     one = train_run(str(digits), **LEARNT, runs=str(tmp_path))
     two = find_run("learnt", folder)
-    assert one.summary["accuracy"] > 0.9 and abs(one.summary["accuracy"] - two.summary["accuracy"]) < 0.05
+    assert one.summary["accuracy"] > 0.9
+    assert abs(one.summary["accuracy"] - two.summary["accuracy"]) < 0.05
     assert (one.summary["processes"], two.summary["processes"]) == (1, 2)
-    assert [step[:2] for step in one.steps()] == [step[:2] for step in two.steps()]  # as many, at the same rates
+    # as many steps, at the same rates
+    assert [step[:2] for step in one.steps()] == [step[:2] for step in two.steps()]
 
 
 def test_a_training_that_was_stopped_goes_on_to_the_same_weights(folder, trained_by_two):
@@ -214,19 +232,22 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_weights(folder, trained
 
 
 def test_fastais_own_sharing_reads_from_memory_too(digits):
-    "`distrib_ctx` by itself, as those write it who come from fastai."
-    dl, seen = digit_dls(digits, bs=32).valid, []
+    "`distrib_ctx` alone, as users of fastai write it."
+    dl = digit_dls(digits, bs=32).valid
+    seen = []
     for rank in range(2):
         shared = DistributedDL(dl, rank, 2)
-        shared._broadcast = lambda t, rank: t  # this one process has nobody to send it to
+        shared._broadcast = lambda t, rank: t  # there is no other process to send it to
         seen += [images for images, labels in shared]
-    assert all(type(images) is TensorImageBW and images.dtype == torch.float32 for images in seen)
+    assert all(type(images) is TensorImageBW for images in seen)
+    assert all(images.dtype == torch.float32 for images in seen)
     assert torch.equal(torch.cat(seen).as_subclass(torch.Tensor), dl.pixels.unsqueeze(1) / 255)
 
 
 def test_batch_norm_is_the_networks_own_again_after_a_training_on_gpus():
-    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Sequential(torch.nn.BatchNorm2d(2)))
-    own, learn = network[1][0], SimpleNamespace(model=network)
+    own = torch.nn.BatchNorm2d(2)
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Sequential(own))
+    learn = SimpleNamespace(model=network)
     with _own_batch_norm(learn):
         learn.model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network).eval()
         assert isinstance(network[1][0], torch.nn.SyncBatchNorm)
@@ -242,30 +263,33 @@ def test_only_the_first_process_prints(trained_by_two):
     tables = [i for i, line in enumerate(lines) if line.split()[:1] == ["Epoch"]]
     assert len(tables) == 6  # five runs and a learner
     epochs = [int(line.split()[0]) for line in lines if re.match(r" *\d+  ", line)]
-    assert epochs == [0, 1, 2, 0, 1, *range(10), 0, 1, 2, 0, 1]  # the fourth run stops behind its epoch 0, and goes on
+    # the fourth run stops after its epoch 0, and is resumed
+    assert epochs == [0, 1, 2, 0, 1, *range(10), 0, 1, 2, 0, 1]
     assert lines.count("going on at epoch 1, batch 2") == 1
 
 
-def test_a_mistake_is_told_once(tmp_path):
+def test_a_mistake_is_reported_once(tmp_path):
     done = launch(__file__, "errs", cwd=tmp_path)
     lines = done.stderr.splitlines()
-    told = [line for line in lines if line.startswith("digitfast: ")]
-    assert done.returncode == 0 and done.stdout == "" and len(told) == len(MISTAKES), done.stderr
-    assert "not -1.0" in told[0] and "try bs=32 or 34" in told[1] and "'nowhere' is no folder" in told[2]
-    assert "no run 'nothing'" in told[3] and "start it alone: digitfast evaluate" in told[4]
-    assert "No such option" in told[5] and not list(tmp_path.rglob("*"))
+    errors = [line for line in lines if line.startswith("digitfast: ")]
+    assert done.returncode == 0 and done.stdout == "" and len(errors) == len(MISTAKES), done.stderr
+    assert "not -1.0" in errors[0] and "try bs=32 or 34" in errors[1]
+    assert "'nowhere' is no folder" in errors[2]
+    assert "no run 'nothing'" in errors[3] and "start it alone: digitfast evaluate" in errors[4]
+    assert "No such option" in errors[5] and not list(tmp_path.rglob("*"))
 
 
 def test_one_that_is_killed_ends_all_and_the_run_goes_on(digits, folder, trained_by_two, run_cli):
     done = launch(__file__, "is_killed", str(digits), str(folder))
     command = f"-m digitfast fit --resume {folder / 'killed'}"
-    told = [line for line in done.stderr.splitlines() if line.startswith("digitfast: ")]
-    assert done.returncode != 0 and len(told) == 1, done.stderr
-    assert "another process of the training has ended" in told[0]
-    assert told[0].endswith(f"go on with: torchrun --nproc_per_node 2 {command}")
+    errors = [line for line in done.stderr.splitlines() if line.startswith("digitfast: ")]
+    assert done.returncode != 0 and len(errors) == 1, done.stderr
+    assert "another process of the training has ended" in errors[0]
+    assert errors[0].endswith(f"go on with: torchrun --nproc_per_node 2 {command}")
     assert "[rank0]: Traceback" not in done.stderr
     code, out, err = run_cli("fit", "--resume", folder / "killed")
-    assert code == 1 and err.count("\n") == 1 and "began with 2 processes, and there are 1 now" in err
+    assert code == 1 and err.count("\n") == 1
+    assert "began with 2 processes, and there are 1 now" in err
     done = launch(*command.split(), by=ACCELERATE)
     assert done.returncode == 0 and "going on at epoch 1, batch 2" in done.stdout, done.stderr
     for name, tensor in weights(find_run("whole", folder)).items():

@@ -1,4 +1,4 @@
-"""What the package promises, on a GPU: seeds, checkpoints, callbacks, model files, named devices."""
+"""What the package promises, on a GPU: seeds, callbacks, model files, named devices."""
 import pytest
 import torch
 
@@ -15,18 +15,22 @@ from digitfast import (
 from digitfast.runs.folders import MODEL
 from digitfast.training.lr_find import find_lr
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+]
 ALL = {"augment": 0.5, "ema": 0.9, "non_digits": 0.4, "label_smoothing": 0.1}
 
 
 @pytest.fixture(autouse=True)
 def exact(monkeypatch):
-    "Some of cuDNN's algorithms add in another order each time."
+    "Avoid those of cuDNN's algorithms that add in another order each time."
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
 
 
 def train(digits, folder, **settings):
-    return train_run(str(digits), **{"epochs": 3, "bs": 32, "runs": str(folder), **ALL, **settings})
+    usual = {"epochs": 3, "bs": 32, "runs": str(folder), **ALL}
+    return train_run(str(digits), **{**usual, **settings})
 
 
 def weights(run):
@@ -36,8 +40,10 @@ def weights(run):
 
 def test_a_seed_gives_the_same_weights(digits, tmp_path):
     first, again, other = (train(digits, tmp_path, seed=seed, epochs=2) for seed in (1, 1, 2))
-    assert torch.equal(weights(first), weights(again)) and not torch.allclose(weights(first), weights(other))
-    assert first.summary["device"]["type"] == "cuda" and first.summary["precision"] == "bf16"
+    assert torch.equal(weights(first), weights(again))
+    assert not torch.allclose(weights(first), weights(other))
+    assert first.summary["device"]["type"] == "cuda"
+    assert first.summary["precision"] == "bf16"
 
 
 def test_held_out_images_do_not_seed_the_gpu(digits):
@@ -52,7 +58,8 @@ def test_model_files_answer_on_the_cpu(digits, tmp_path):
     images = digit_dls(digits, device="cpu").valid.pixels.numpy()
     answers = [open_predictor(str(path)).chances(images)
                for path in (run.path / MODEL, export_run(run.path, tmp_path / "m.onnx"))]
-    assert abs(answers[0] - answers[1]).max() < 1e-3 and run.summary["calibration"]["temperature"] > 0
+    assert abs(answers[0] - answers[1]).max() < 1e-3
+    assert run.summary["calibration"]["temperature"] > 0
 
 
 def test_report(digits, tmp_path):
@@ -61,12 +68,14 @@ def test_report(digits, tmp_path):
 
 
 def test_lr_find(digits, tmp_path):
-    assert all(1e-7 < lr < 10 for lr in find_lr(str(digits), bs=32, plot=tmp_path / "plot.png").values())
+    found = find_lr(str(digits), bs=32, plot=tmp_path / "plot.png")
+    assert all(1e-7 < lr < 10 for lr in found.values())
 
 
 def test_devices_by_name(digits):
     gpu = digit_dls(digits, bs=32, device="cuda")
-    assert gpu.device == gpu.train.pixels.device == torch.device("cuda", torch.cuda.current_device())
+    current = torch.device("cuda", torch.cuda.current_device())
+    assert gpu.device == gpu.train.pixels.device == current
     cpu = digit_dls(digits, bs=32, device="cpu")
     for dls in (gpu, cpu):
         learn = train_learner(digit_learner(dls, "digitnet"), 1, 0.01)

@@ -14,14 +14,16 @@ from digitfast.training.lean import LeanLearner, channels_last
 
 
 class Listens(Callback):
-    "Notes every event."
+    "Note every event."
     def __init__(self, said, name, **kwargs):
         super().__init__(**kwargs)
-        self.said, self.who = said, name
+        self.said = said
+        self.who = name
 
 
 for name in [name for name in vars(event) if not name.startswith("_")]:
-    setattr(Listens, name, lambda self, name=name: self.said.append((self.who, name, self.training)))
+    setattr(Listens, name,
+            lambda self, name=name: self.said.append((self.who, name, self.training)))
 
 
 class OnlySteps(Callback):
@@ -31,7 +33,7 @@ class OnlySteps(Callback):
 
 
 class Joins(Callback):
-    "Adds a callback in the middle of a pass."
+    "Add a callback in the middle of a pass."
     def __init__(self, said): self.said = said
 
     def after_batch(self):
@@ -43,13 +45,16 @@ def make(cls, digits, net, said):
     from fastai.torch_core import set_seed
     set_seed(5)
     first, second = Listens(said, "first"), Listens(said, "second")
-    second.order, second.run_valid = -1, False
-    return cls(digit_dls(digits, bs=64, num_workers=0, device="cpu"), copy.deepcopy(net), lr=0.01, metrics=accuracy,
+    second.order = -1
+    second.run_valid = False
+    dls = digit_dls(digits, bs=64, num_workers=0, device="cpu")
+    return cls(dls, copy.deepcopy(net), lr=0.01, metrics=accuracy,
                loss_func=CrossEntropyLossFlat(), cbs=[first, second, Joins(said)])
 
 
 def test_the_same_events_and_weights_as_fastais(digits):
-    net, heard, weights = simple_net(), [], []
+    net = simple_net()
+    heard, weights = [], []
     for cls in (Learner, LeanLearner):
         said = []
         learn = make(cls, digits, net, said)
@@ -59,7 +64,8 @@ def test_the_same_events_and_weights_as_fastais(digits):
             learn.validate()
         heard.append(said)
         weights.append(torch.cat([p.flatten() for p in learn.model.parameters()]))
-    assert heard[0] == heard[1] and "step" in heard[0] and len(heard[0]) > 100
+    assert heard[0] == heard[1]
+    assert "step" in heard[0] and len(heard[0]) > 100
     assert torch.equal(*weights)
 
 
@@ -73,19 +79,21 @@ def test_a_failing_callback_names_itself(digits):
 
 
 def test_batches_of_another_device(digits):
-    "A loader without a device of its own still gets its batches to the model."
+    "A loader without a device of its own still moves its batches to the model's device."
     learn = make(LeanLearner, digits, simple_net(), [])
     learn.dl = [1]
     learn.model.to("meta")
     learn.dls.device = torch.device("meta")
-    assert [t.device.type for t in learn._set_device((torch.zeros(1), torch.zeros(1)))] == ["meta", "meta"]
+    moved = learn._set_device((torch.zeros(1), torch.zeros(1)))
+    assert [t.device.type for t in moved] == ["meta", "meta"]
 
 
 @pytest.mark.parametrize("shape", [(4, 1, 5, 6), (4, 3, 5, 6)])
 def test_channels_last(shape):
-    "The same values, and a network goes on in the same format."
+    "The values are the same, and a network keeps the format."
     x = torch.rand(shape)
     y = channels_last(x)
-    assert torch.equal(x, y) and y.stride(1) == 1 and torch.equal(channels_last(y), x)
+    assert torch.equal(x, y) and torch.equal(channels_last(y), x)
+    assert y.stride(1) == 1
     out = torch.nn.Conv2d(shape[1], 8, 3)(y)
     assert out.is_contiguous(memory_format=torch.channels_last) and not out.is_contiguous()

@@ -1,4 +1,4 @@
-"""What one process can see; tests/test_distributed.py starts two."""
+"""What can be tested in one process; tests/test_distributed.py starts two."""
 import pytest
 
 from digitfast import BadSetting, ProcessEnded
@@ -17,15 +17,19 @@ from digitfast.training.processes import (
 
 @pytest.fixture
 def one_of_two(monkeypatch):
-    "The first of two processes, as torch's launcher starts it."
-    for name, value in {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0",
-                        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+    "Set the environment of the first of two processes, as torch's launcher does."
+    environment = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0",
+                   "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for name, value in environment.items():
         monkeypatch.setenv(name, value)
 
 
 def test_one_process_does_everything_itself():
-    assert process_count() == 1 and launched("fit") == "digitfast fit"
-    assert on_first_process(lambda: 3)() == 3 and gathered(3) == [3] and wanted_by_any(True, False) == [True, False]
+    assert process_count() == 1
+    assert launched("fit") == "digitfast fit"
+    assert on_first_process(lambda: 3)() == 3
+    assert gathered(3) == [3]
+    assert wanted_by_any(True, False) == [True, False]
     with joined():
         check_shares(33)
 
@@ -39,9 +43,9 @@ def test_a_batch_is_shared_evenly_with_two_images_at_least(one_of_two):
 
 
 @pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"])
-def test_what_a_launcher_leaves_out_is_told(one_of_two, monkeypatch, name):
+def test_what_a_launcher_leaves_out_is_named(one_of_two, monkeypatch, name):
     monkeypatch.delenv(name)
-    with pytest.raises(BadSetting, match=f"WORLD_SIZE=2 is set, and {name} not"), joined():
+    with pytest.raises(BadSetting, match=f"WORLD_SIZE=2 is set without {name};"), joined():
         pass
 
 

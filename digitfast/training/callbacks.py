@@ -1,4 +1,4 @@
-"""Callbacks for a training: what it keeps, what it learns from besides, and when it has failed."""
+"""Callbacks for training: weight average, history, label smoothing, non-digits, divergence."""
 import csv
 import math
 
@@ -14,28 +14,33 @@ from digitfast.training.processes import is_first, process_count, wanted_by_any
 
 
 class WeightAverage(Callback):
-    """Keeps a running mean of the weights and of batch norm's statistics: validation, and the learner after training,
-    have that mean instead of the last step's weights.
+    """Keep an exponential moving average of the weights and of batch norm's statistics.
 
-    The mean is exponential; its first steps count for more, so that the untrained weights are soon forgotten. From
-    validation to the next epoch the learner has it too, so that `SaveModelCallback` keeps what was validated.
-    Raises: `BadSetting` for another decay.
+    Validation uses the average, and so does the learner after training, instead of the last step's
+    weights. The first steps count for more, so that the untrained weights are soon forgotten. The
+    learner has the average from validation to the next epoch, so that `SaveModelCallback` saves
+    what was validated.
+
+    Raises: `BadSetting` for a decay out of range.
     """
 
     cuda_graph = BESIDE
 
     def __init__(
         self,
-        decay: float = 0.999,  # part of the mean that a step leaves as it is, 0 to below 1
+        decay: float = 0.999,  # part of the average that a step leaves unchanged, 0 to below 1
     ):
         super().__init__()
         if not 0 <= decay < 1:
-            raise BadSetting(f"a running mean of the weights with decay {decay}: 0 to below 1 is wanted, such as 0.999")
+            raise BadSetting("the decay of the running mean of the weights must be 0 to below 1, "
+                             f"such as 0.999, not {decay}")
         self.decay = decay
 
     def before_fit(self):
-        self.steps, self.averaged = 0, False  # whether the model has the mean, and `self.mean` the last step's weights
-        self.weights = [t for t in (*self.model.parameters(), *self.model.buffers()) if t.is_floating_point()]
+        self.steps = 0
+        self.averaged = False  # True: the model has the mean, and `self.mean` the last weights
+        self.weights = [t for t in (*self.model.parameters(), *self.model.buffers())
+                        if t.is_floating_point()]
         self.mean = [t.detach().clone() for t in self.weights]
 
     def after_step(self):
@@ -58,36 +63,39 @@ class WeightAverage(Callback):
         self.weights = self.mean = None
 
     def state_dict(self) -> dict:
-        "What a checkpoint keeps beside the weights that the model has."
+        "Return what a checkpoint keeps in addition to the model's weights."
         return {"steps": self.steps, "averaged": self.averaged, "mean": self.mean}
 
     def load_state_dict(self, state: dict) -> None:
-        "Go on from what `state_dict` gave, once the model has the weights that it had then."
-        self.steps, self.averaged = state["steps"], state["averaged"]
+        "Resume from a `state_dict`, once the model has the weights that it had then."
+        self.steps = state["steps"]
+        self.averaged = state["averaged"]
         for mean, kept in zip(self.mean, state["mean"], strict=True):
             mean.copy_(kept)
         self.show_mean(False)
 
 
 class History(Callback):
-    "Writes one line an epoch to a CSV file: losses, metrics and time."
+    "Write one line per epoch to a CSV file: losses, metrics and time."
 
-    order = 60  # when the `Recorder` has the epoch
+    order = 60  # after the `Recorder`
 
     def __init__(
         self,
         fname: str,  # of the file, in the folder of the `Learner`
     ):
         super().__init__()
-        self.fname, self.rows = fname, []
+        self.fname = fname
+        self.rows = []
 
     def before_fit(self):
         self.rows = [list(self.recorder.metric_names)]
         self._write("w", self.rows)
 
     def after_epoch(self):
-        self.rows.append(["" if value is None else str(value) for value in epoch_row(self.recorder)])
-        self._write("a", self.rows[-1:])
+        row = ["" if value is None else str(value) for value in epoch_row(self.recorder)]
+        self.rows.append(row)
+        self._write("a", [row])
 
     def _write(self, mode: str, rows: list) -> None:
         if not is_first():
@@ -96,20 +104,23 @@ class History(Callback):
             csv.writer(file, lineterminator="\n").writerows(rows)
 
     def state_dict(self) -> dict:
-        "The lines so far, for a checkpoint."
+        "Return the lines so far, for a checkpoint."
         return {"rows": self.rows}
 
     def load_state_dict(self, state: dict) -> None:
-        "Go on behind the lines that `state_dict` gave."
+        "Rewrite the file with the lines of a `state_dict`, and continue after them."
         self.rows = state["rows"]
         self._write("w", self.rows)
 
 
 class LabelSmoothing(Callback):
-    """Trains towards `1 - smoothing` for the right class and an equal share of `smoothing` for every class.
+    """Train towards `1 - smoothing` for the right class plus an equal share for every class.
 
-    Losses that are shown and kept, in training and in validation, stay those of the labels as they are.
-    Source: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (2016). Raises: `BadSetting`.
+    The equal shares add up to `smoothing`. The losses that are shown and recorded, in training and
+    in validation, remain those of the labels without smoothing.
+
+    Raises: `BadSetting` for a smoothing out of range.
+    Source: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (2016).
     """
 
     cuda_graph = INSIDE
@@ -120,7 +131,8 @@ class LabelSmoothing(Callback):
     ):
         super().__init__()
         if not 0 <= smoothing < 1:
-            raise BadSetting(f"label smoothing of {smoothing}: 0 to below 1 is wanted, such as 0.05")
+            raise BadSetting("label smoothing must be 0 to below 1, such as 0.05, "
+                             f"not {smoothing}")
         self.smoothing = smoothing
 
     def after_loss(self):
@@ -130,10 +142,12 @@ class LabelSmoothing(Callback):
 
 
 class NonDigits(Callback):
-    """Trains a network to say "no digit" as well: each training batch gets some of `images` beside its digits.
+    """Train a network to say "no digit" as well: add some of `images` to each training batch.
 
-    "No digit" needs no output of its own (see `with_no_digit`), and the softmax that fastai takes stays right among
-    digits. Validation is on digits alone, and so is the loss shown for it. Raises: `BadSetting`.
+    "No digit" needs no output of its own (see `with_no_digit`), and fastai's softmax stays right
+    among digits. Validation, and the loss shown for it, is on digits alone.
+
+    Raises: `BadSetting` for a share out of range.
     """
 
     order = -1  # before the other callbacks see the batch
@@ -141,25 +155,30 @@ class NonDigits(Callback):
 
     def __init__(
         self,
-        images: torch.Tensor,  # uint8 `[n, h, w]`, of the same form and size as the digits, 255 = ink
-        share: float = 0.2,  # non-digits to a digit in a training batch, above 0 to 1
+        images: torch.Tensor,  # uint8 `[n, h, w]`, of the digits' size and form, 255 = ink
+        share: float = 0.2,  # non-digits per digit in a training batch, above 0 to 1
     ):
         super().__init__()
         if not 0 < share <= 1:
-            raise BadSetting(f"non_digits={share}: non-digits to a digit are wanted, above 0 to 1, such as 0.2")
-        self.images, self.share = images, share
+            raise BadSetting("non_digits must be above 0 and at most 1 (non-digits per digit), "
+                             f"such as 0.2, not {share}")
+        self.images = images
+        self.share = share
 
     def before_fit(self):
         self.images = self.images.to(next(self.model.parameters()).device)
 
     def before_batch(self):
-        if self.training:
-            digits, labels = self.xb[0], self.yb[0]
-            drawn = torch.randint(len(self.images), (max(1, round(len(digits) * self.share)),), device=digits.device)
-            images, none = self.dl.after_batch((TensorImageBW(self.images[drawn, None]),
-                                                labels.new_full((len(drawn),), self.dls.c)))
-            self.learn.xb = (torch.cat([digits, images]),)
-            self.learn.yb = (torch.cat([labels, none]),)
+        if not self.training:
+            return
+        digits = self.xb[0]
+        labels = self.yb[0]
+        n = max(1, round(len(digits) * self.share))
+        drawn = torch.randint(len(self.images), (n,), device=digits.device)
+        images, none = self.dl.after_batch((TensorImageBW(self.images[drawn, None]),
+                                            labels.new_full((n,), self.dls.c)))
+        self.learn.xb = (torch.cat([digits, images]),)
+        self.learn.yb = (torch.cat([labels, none]),)
 
     def after_pred(self):
         if self.training:
@@ -167,9 +186,9 @@ class NonDigits(Callback):
 
 
 class DivergenceCheck(Callback):
-    "Ends a training as soon as its loss is not a number, and keeps what happened in `diverged`."
+    "End training as soon as its loss is not finite, and keep the explanation in `diverged`."
 
-    order = 55  # when the `Recorder` has the loss
+    order = 55  # after the `Recorder` has the loss
     cuda_graph = BESIDE
 
     def __init__(self):
@@ -177,16 +196,21 @@ class DivergenceCheck(Callback):
         self.diverged = ""
 
     def after_batch(self):
-        if self.training and process_count() == 1 and self.loss.device.type == "cpu":  # elsewhere a look is dear
+        # on GPUs and with several processes, reading the loss of each step would be slow
+        if self.training and process_count() == 1 and self.loss.device.type == "cpu":
             self._check(self.loss.detach())
 
-    def after_train(self): self._check(self.recorder.smooth_loss.value if self.recorder.smooth_loss.count else None)
+    def after_train(self):
+        smooth_loss = self.recorder.smooth_loss
+        self._check(smooth_loss.value if smooth_loss.count else None)
+
     def after_validate(self): self._check(self.recorder.loss.value)
 
     def _check(self, loss) -> None:
         finite = loss is None or math.isfinite(loss)
-        if any(wanted_by_any(not finite)):  # several processes end at the same place
+        if any(wanted_by_any(not finite)):  # all processes end at the same step
             smaller = min(self.opt.hypers[-1]["lr"] / 10, 0.01)
-            self.diverged = (f"training has diverged in epoch {self.epoch}: the loss is {float(loss)} after "
-                             f"{self.learn.train_iter} steps; try a smaller learning rate, such as lr={smaller:.1g}")
+            self.diverged = (f"training diverged in epoch {self.epoch}: the loss is {float(loss)} "
+                             f"after {self.learn.train_iter} steps; try a smaller learning rate, "
+                             f"such as lr={smaller:.1g}")
             raise CancelFitException

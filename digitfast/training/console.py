@@ -1,4 +1,4 @@
-"""What training shows on a console: one line an epoch, and bars where a person watches."""
+"""What training shows on a console: one line per epoch, and progress bars on a terminal."""
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,25 +12,24 @@ from fastai.learner import Learner, Recorder
 from digitfast.training.cuda_graphs import BESIDE
 from digitfast.training.processes import is_first
 
-_COLUMNS = {"epoch": "Epoch", "train_loss": "Training loss", "valid_loss": "Validation loss",
-            "accuracy": "Validation accuracy", "time": "Time"}
-
 
 @contextmanager
 def console_table(learn: Learner) -> Iterator[None]:
-    """While the context lasts, `learn` prints one line an epoch, and draws bars only where a person watches.
+    """While the context lasts, print one line per epoch, and draw bars only on a terminal.
 
-    Within fastai's `no_logging` it prints nothing, and within `no_bar` it draws no bars.
+    Within fastai's `no_logging` print nothing, and within `no_bar` draw no bars.
     """
     if learn.logger is noop:
         with learn.no_bar(), learn.added_cbs(_NoBars()):
             yield
         return
-    table, logger, bars = _Table(learn), learn.logger, hasattr(learn, "progress")
+    table = _Table(learn)
+    logger = learn.logger
+    has_bars = hasattr(learn, "progress")
     with learn.no_bar():
         learn.logger = table.write if is_first() else noop
         try:
-            if bars and sys.stdout.isatty() and is_first():
+            if has_bars and sys.stdout.isatty() and is_first():
                 from rich.progress import Progress
                 with Progress(transient=True) as bars, learn.added_cbs(_Bars(bars)):
                     table.print = bars.console.print
@@ -44,37 +43,45 @@ def console_table(learn: Learner) -> Iterator[None]:
 
 def epoch_row(
     recorder: Recorder,  # with the log of an epoch
-) -> list:  # one value for each of its `metric_names`; None where a callback has cut a pass, or there was no validation
-    "What the `Recorder` has logged of an epoch, each value in its own column."
-    row, missing = list(recorder.log), len(recorder.metric_names) - len(recorder.log)
+) -> list:  # a value per name in `metric_names`; None for a pass that was cut short or left out
+    "Return what the `Recorder` has logged for an epoch, each value in its own column."
+    row = list(recorder.log)
+    missing = len(recorder.metric_names) - len(row)
     if recorder.cancel_train:
-        of_training = 1 + len(recorder.metrics) * recorder.train_metrics
-        row[1:1] = [None] * min(missing, of_training)
-        missing -= of_training
-    end = len(row) - recorder.add_time
+        train_metrics = len(recorder.metrics) if recorder.train_metrics else 0
+        row[1:1] = [None] * min(missing, 1 + train_metrics)
+        missing -= 1 + train_metrics
+    end = len(row) - (1 if recorder.add_time else 0)
     row[end:end] = [None] * max(0, missing)
     return row
 
 
 class _Table:
-    "Fixed-width lines of what the `Recorder` logs."
+    "Print what the `Recorder` logs as lines of fixed width."
+
+    heads = {"epoch": "Epoch", "train_loss": "Training loss", "valid_loss": "Validation loss",
+             "accuracy": "Validation accuracy", "time": "Time"}  # others are called by their names
 
     def __init__(self, learn: Learner):
-        self.learn, self.columns, self.print = learn, None, lambda line: print(line, flush=True)
+        self.learn = learn
+        self.columns = None  # name: head
+        self.print = lambda line: print(line, flush=True)
 
     def write(self, log) -> None:
         if self.columns is None:
-            self.columns = {name: _COLUMNS.get(name, name) for name in self.learn.recorder.metric_names}
+            names = self.learn.recorder.metric_names
+            self.columns = {name: self.heads.get(name, name) for name in names}
             self._line(self.columns.values())
         row = epoch_row(self.learn.recorder)
-        self._line(self._cell(name, value) for name, value in zip(self.columns, row, strict=True))
+        self._line(self._cell(name, value)
+                   for name, value in zip(self.columns, row, strict=True))
 
     def _line(self, cells) -> None:
         line = "  ".join(cell.rjust(max(len(head), 6))
                          for head, cell in zip(self.columns.values(), cells, strict=True))
         try:
             self.print(line)
-        except BrokenPipeError:  # nobody reads on, but the training is not lost
+        except BrokenPipeError:  # nobody reads the output any more; training continues
             self.print = noop
 
     @staticmethod
@@ -87,26 +94,27 @@ class _Table:
 
 
 class _NoBars(Callback):
-    "Stands in for fastai's `ProgressCallback`, which others ask for its master bar."
+    "Replace fastai's `ProgressCallback`, whose master bar other callbacks ask for."
 
     name = "progress"
     order = 60
 
-    mbar = SimpleNamespace(update_graph=noop)  # nobody sees a graph on a console
+    mbar = SimpleNamespace(update_graph=noop)  # a console shows no graph
 
 
 class _Bars(_NoBars):
-    "One bar for the batches of each training and validation pass."
+    "Draw one bar for the batches of each training and validation pass."
 
     cuda_graph = BESIDE
 
     def __init__(self, bars):
         super().__init__()
-        self.bars, self.task = bars, None
+        self.bars = bars
+        self.task = None
 
-    def _start(self, what: str) -> None:
+    def _start(self, phase: str) -> None:
         self._stop()
-        self.task = self.bars.add_task(f"Epoch {self.epoch} {what}", total=len(self.dl))
+        self.task = self.bars.add_task(f"Epoch {self.epoch} {phase}", total=len(self.dl))
 
     def _stop(self) -> None:
         if self.task is not None:

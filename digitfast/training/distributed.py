@@ -1,6 +1,7 @@
-"""A `Learner` trained by several processes, each with its share of every batch: fastai's `distrib_ctx`, made exact.
+"""Train a `Learner` in several processes, each with its share of every batch.
 
-Imported only where there are several: fastai's own module imports accelerate.
+This is fastai's `distrib_ctx`, made exact. Import it only where there are several processes:
+fastai's own module imports accelerate.
 """
 import warnings
 from collections.abc import Iterator
@@ -25,13 +26,14 @@ def trained_together(
 ) -> Iterator[None]:
     """While the context lasts, all processes train `learn` together.
 
-    A batch of `learn.dls` is shared out: of `bs` images each process takes as many, and the gradient is that of the
-    whole batch. So steps, learning rates and schedules are those of one process. Weights are the same on all, and so
-    are batch norm's statistics: its running ones are the first process's, and a training step is normalised over the
-    whole batch on GPUs, on CPUs over the share of each process. Random changes of the images differ between the
-    processes. Losses and metrics of validation are those of all validation images, each counted once.
+    Each process takes an equal share of the `bs` images of a batch, and the gradient is that of the
+    whole batch, so that steps, learning rates and schedules are those of one process. Weights are
+    the same on all processes, and so are batch norm's statistics: the running ones are the first
+    process's, and a training step is normalised over the whole batch on GPUs, over the share of
+    each process on CPUs. Random changes of the images differ between processes. Validation losses
+    and metrics cover all validation images, each counted once.
 
-    Raises: `BadSetting` where the batches cannot be shared out evenly.
+    Raises: `BadSetting` if the batches cannot be shared evenly.
     """
     check_shares(learn.dls.train.bs)
     _draw_apart()
@@ -39,31 +41,34 @@ def trained_together(
     learn.dls.to(device)
     learn.model.to(device)
     loaders = learn.dls.loaders
+    # mixed precision is up to `train_learner`
     with (_own_batch_norm(learn),
-          learn.distrib_ctx(sync_bn=on_gpus(), cpu=not on_gpus(), mixed_precision="no")):  # `train_learner` has its own
+          learn.distrib_ctx(sync_bn=on_gpus(), cpu=not on_gpus(), mixed_precision="no")):
         learn.distributed_trainer._wrap_dl = SharedDL.of
         try:
             with learn.added_cbs(_WholeAnswers()), warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="Grad strides do not match")  # of 1×1 and 1-channel kernels
+                # of 1×1 and 1-channel kernels
+                warnings.filterwarnings("ignore", message="Grad strides do not match")
                 yield
-        finally:  # where a training was interrupted, fastai leaves them as they are
-            learn.model, learn.dls.loaders = get_model(learn.model), loaders
+        finally:  # fastai does not restore them if training is interrupted
+            learn.model = get_model(learn.model)
+            learn.dls.loaders = loaders
 
 
 class SharedDL(DistributedDL):
-    """fastai's `DistributedDL`, by which each process takes its share of every batch of `dl`: the batches are those of
-    one process, with the same images.
+    """fastai's `DistributedDL`, with the same images in each batch as in a training by one process.
 
-    Where a last batch, or a batch of validation, has no equal shares, the first images of it fill up the last ones;
-    `whole` leaves them out again.
+    Each process takes its share of every batch of `dl`. If a last batch, or a batch of validation,
+    cannot be shared evenly, its first images are repeated to fill the last shares; `whole` leaves
+    the repetitions out.
     """
 
     def __init__(self, dl: DataLoader):
         super().__init__(dl)
         share = -(-dl.bs // self.world_size)
-        self.together = share * self.world_size  # images a batch
+        self.together = share * self.world_size  # images per batch, over all processes
         self.part = dl.new(bs=share, drop_last=False)
-        self.part.get_idxs = self.get_idxs  # given to `new`, it would become a method of the other loader's
+        self.part.get_idxs = self.get_idxs  # `new` would make it a method of the new loader
 
     @classmethod
     def of(cls, dl: DataLoader) -> "SharedDL":
@@ -73,14 +78,15 @@ class SharedDL(DistributedDL):
     def rng(self): return self.dl.rng
 
     def __len__(self):
-        return self.dl.n // self.together if self.drop_last else -(-self.dl.n // self.together)
+        full = self.dl.n // self.together
+        return full if self.drop_last else -(-self.dl.n // self.together)
 
     def __iter__(self): return iter(self.part)
     def new(self, *args, **kwargs): return self.dl.new(*args, **kwargs)
     def after_batch(self, b): return self.part.after_batch(b)
 
     def get_idxs(self):
-        "The items of this process, one batch's share behind the other."
+        "Return the items of this process, one batch's share after the other."
         self.dl.randomize()
         drawn = self.dl.get_idxs()
         idxs = self._broadcast(torch.as_tensor(drawn), 0)
@@ -97,21 +103,22 @@ class SharedDL(DistributedDL):
         b,  # tensors of this process's share of a batch
         i: int,  # number of the batch
     ):
-        "The same of the whole batch, in its order."
+        "Return the tensors of the whole batch, in its order."
         n = min(self.together, self.dl.n - i * self.together)
         return apply(lambda t: t[:n], to_detach(b, cpu=False, gather=True))
 
     def to_detach(self, b, cpu=True, gather=True):
-        return to_detach(b, cpu, gather and torch.is_grad_enabled())  # validation has gathered its answers already
+        # validation has gathered its answers already
+        return to_detach(b, cpu, gather and torch.is_grad_enabled())
 
-    def _broadcast(self, t, rank):  # fastai's puts it on a GPU, which is not always there
+    def _broadcast(self, t, rank):  # fastai's own needs a GPU
         there = t.cuda() if on_gpus() else t.clone()
         distributed.broadcast(there, rank)
         return there.cpu()
 
 
 class _WholeAnswers(Callback):
-    "Gives every process the answers to a whole batch of validation, of which it has worked out its share."
+    "Gather the answers to a validation batch from all processes, which computed a share each."
 
     order = 12  # when the answers are floats again
 
@@ -122,9 +129,13 @@ class _WholeAnswers(Callback):
 
 @contextmanager
 def _own_batch_norm(learn: Learner) -> Iterator[None]:
-    """Behind the context the network has its own layers of batch norm again, instead of those that fastai puts in their
-    place on GPUs: `SyncBatchNorm` cannot train elsewhere. They share weights and statistics."""
-    own = {name: layer for name, layer in learn.model.named_modules() if isinstance(layer, _BatchNorm)}
+    """Restore the network's own batch norm layers after the context.
+
+    On GPUs fastai replaces them with `SyncBatchNorm`, which cannot train elsewhere. Both share
+    weights and statistics.
+    """
+    own = {name: layer for name, layer in learn.model.named_modules()
+           if isinstance(layer, _BatchNorm)}
     try:
         yield
     finally:
@@ -133,9 +144,10 @@ def _own_batch_norm(learn: Learner) -> Iterator[None]:
 
 
 def _draw_apart() -> None:
-    """Have the random generators of each process but the first draw something of their own, by the seeds there were.
+    """Seed the random generators of each process but the first from its rank and the present seed.
 
-    The first one's, which settle the order of the images, are as in a training by one process."""
+    The first one's, which decide the order of the images, are as in a training by one process.
+    """
     if process_rank():
-        seed = np.random.SeedSequence([torch.randint(2**31, (1,)).item(), process_rank()]).generate_state(1)[0]
-        set_seed(int(seed))
+        entropy = [torch.randint(2**31, (1,)).item(), process_rank()]
+        set_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))

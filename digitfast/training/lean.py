@@ -1,4 +1,4 @@
-"""A `Learner` that does less around a batch, for networks whose batches take a millisecond or less."""
+"""A `Learner` with less work per batch, for networks whose batches take a millisecond or less."""
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,28 +9,36 @@ import torch
 from fastai.callback.core import Callback, _inner_loop
 from fastai.learner import Learner
 
-from digitfast.training.cuda_graphs import INSIDE, CapturedStep, can_capture, train_with_graph, waits_for
+from digitfast.training.cuda_graphs import (
+    INSIDE,
+    CapturedStep,
+    can_capture,
+    train_with_graph,
+    waits_for,
+)
 from digitfast.training.precision import plain_forward
 from digitfast.training.state import random_state_kept
 
 
 class LeanLearner(Learner):
-    """fastai's `Learner`, which asks only those callbacks for an event of a batch that wait for it.
+    """fastai's `Learner`, which passes an event of a batch only to callbacks that wait for it.
 
-    They get the same events in the same order as in fastai's own. On a GPU, training steps are replayed as a CUDA
-    graph where that is known to be safe (`can_capture`). Without a `path`, files go to the current folder, and not
-    among the digits; a file that it is exported to does not say where it was made.
+    Callbacks get the same events in the same order as in fastai's own. On a GPU, training steps are
+    replayed as a CUDA graph where that is known to be safe (`can_capture`). Without a `path`, files
+    go to the current folder, not among the digits. An exported file does not say in which folder it
+    was made.
     """
 
-    captured_step: CapturedStep | None = None  # of the training that is under way
-    _asked: list[Callback] | None = None  # who is asked for events of a batch; None: all
+    captured_step: CapturedStep | None = None  # of the present training
+    _asked: list[Callback] | None = None  # callbacks that get events of a batch; None: all
 
     def __init__(self, *args, path: str | Path | None = None, **kwargs):
         self._waiting = {}  # event: the callbacks that have a method for it
         super().__init__(*args, path=Path(path or "."), **kwargs)
 
     def __getstate__(self):
-        return {**super().__getstate__(), "path": str(self.path), "_waiting": {}}  # a Path opens on its system only
+        # a pickled Path can be opened only on the system that it comes from
+        return {**super().__getstate__(), "path": str(self.path), "_waiting": {}}
 
     def __setstate__(self, state: dict):
         super().__setstate__({**state, "path": Path(state["path"])})
@@ -50,7 +58,8 @@ class LeanLearner(Learner):
         waiting = self._waiting.get(event_name)
         if waiting is None:
             asked = self.cbs.sorted("order") if self._asked is None else self._asked
-            waiting = self._waiting[event_name] = [cb for cb in asked if waits_for(cb, event_name)]
+            waiting = [cb for cb in asked if waits_for(cb, event_name)]
+            self._waiting[event_name] = waiting
         for cb in waiting:
             cb(event_name)
 
@@ -59,9 +68,10 @@ class LeanLearner(Learner):
         self,
         cbs: list[Callback],  # in their order
     ) -> Iterator[None]:
-        "While the context lasts, only `cbs` are asked for events of a batch."
+        "While the context lasts, only `cbs` get the events of a batch."
         before = self._asked, self._waiting
-        self._asked, self._waiting = cbs, {}
+        self._asked = cbs
+        self._waiting = {}
         try:
             yield
         finally:
@@ -74,14 +84,14 @@ class LeanLearner(Learner):
             super().all_batches()
 
     def lr_find(self, *args, stop_div: bool = True, **kwargs):
-        """As fastai's, which leaves no trace here: the random generators are as before, and so is the folder.
+        """Return fastai's suggestions, and leave random generators and folder as they were.
 
-        Where the loss rises so soon that nothing can be suggested, as of a trained network, it is tried once more to
-        the highest rate.
+        If the loss rises too soon for a suggestion, as it may with a trained network, try once more
+        up to the highest rate.
         """
         path = self.path
-        with random_state_kept(), TemporaryDirectory() as self.path:
-            self.path = Path(self.path)
+        with random_state_kept(), TemporaryDirectory() as scratch:
+            self.path = Path(scratch)
             try:
                 try:
                     return super().lr_find(*args, stop_div=stop_div, **kwargs)
@@ -93,7 +103,7 @@ class LeanLearner(Learner):
                 self.path = path
 
     def export(self, fname="export.pkl", **kwargs):
-        "As fastai's."
+        "Export as fastai does, without the changes that a training makes to `forward`."
         path = self.path
         self.path = Path()
         try:
@@ -103,7 +113,7 @@ class LeanLearner(Learner):
             self.path = path
 
     def settle(self) -> None:
-        "Bring the recorder up to the last step that was done."
+        "Give the recorder the losses up to the last step."
         if self.captured_step:
             self.captured_step.settle()
 
@@ -119,20 +129,21 @@ class LeanLearner(Learner):
 def lean(
     learn: Learner,  # of fastai's own class
 ) -> LeanLearner:
-    "The same `Learner`, made a `LeanLearner`: for those that a factory of fastai's has made."
+    "Make the `Learner` that a fastai factory has built a `LeanLearner`, and return it."
     learn._waiting = {}
     learn.__class__ = LeanLearner
     return learn
 
 
 class ChannelsLastImages(Callback):
-    """Gives a network its images with the channels of a pixel next to each other in memory: convolutions take them at
-    once, and all layers go on so. It is for networks that are known to gain from it.
+    """Give a network its images with the channels of a pixel next to each other in memory.
 
-    torch's own `memory_format` leaves images of one channel as they are.
+    Convolutions take that form directly, and all later layers keep it. This is for networks that
+    are known to be faster with it. torch's own `memory_format` leaves images of one channel as they
+    are.
     """
 
-    order = 99  # when the images are as the network gets them
+    order = 99  # after everything that changes the images
     cuda_graph = INSIDE
 
     def before_batch(self):
@@ -142,7 +153,8 @@ class ChannelsLastImages(Callback):
 def channels_last(
     images: torch.Tensor,  # `[n, channels, height, width]`
 ) -> torch.Tensor:
-    "The same images, laid out with the channels of a pixel next to each other."
+    "Return the same images with the channels of a pixel next to each other in memory."
     _, channels, height, width = images.shape
     images = images.contiguous(memory_format=torch.channels_last)
-    return images.as_strided(images.shape, (height * width * channels, 1, width * channels, channels))
+    strides = (height * width * channels, 1, width * channels, channels)
+    return images.as_strided(images.shape, strides)

@@ -17,7 +17,7 @@ from digitfast.training.recipe import check_seed
 
 
 def find_lr(
-    source: str = "mnist",  # what `digits_path` takes; the others are as for `train_run`
+    source: str = "mnist",  # as for `digits_path`; the others are as for `train_run`
     arch: str = "digitnet",
     bs: int = 128,
     opt: str = "adam",
@@ -25,24 +25,33 @@ def find_lr(
     seed: int = 42,
     plot: str | Path = "lr_find.png",  # file for the curve of loss over learning rate
 ) -> dict[str, float]:
-    "fastai's suggestions for the learning rate, by the name of the method, from a mock training of 100 batches."
+    """Return fastai's suggestions for the learning rate, by the name of the method.
+
+    They are from a mock training of 100 batches, whose curve of losses is written to `plot`.
+
+    Raises: `BadSetting` for a `plot` that is not a .png in an existing folder.
+    """
     opt_func = optimizer(opt)
     check_seed(seed)
     if Path(plot).suffix.lower() != ".png" or not Path(plot).absolute().parent.is_dir():
-        raise BadSetting(f"plot={str(plot)!r}: the path of a .png in a folder that is there is wanted")
+        raise BadSetting("plot must be the path of a .png in an existing folder, "
+                         f"such as lr_find.png, not {str(plot)!r}")
     set_seed(seed)
     dls = digit_dls(digits_path(source), bs=bs, size=size)
     with TemporaryDirectory() as scratch, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=UserWarning)  # matplotlib's, on a machine without a screen
+        # matplotlib's, on a machine without a screen
+        warnings.filterwarnings("ignore", category=UserWarning)
         learn = digit_learner(dls, arch, opt_func=opt_func, path=scratch)
         with console_table(learn):
             found = learn.lr_find(suggest_funcs=(valley, slide, steep, minimum), show_plot=False)
         learn.recorder.plot_lr_find()
         figure = plt.gcf()
-        for i, (name, rate) in enumerate(found._asdict().items()):  # two may be at nearly the same rate
-            figure.axes[0].axvline(rate, linestyle=":", linewidth=1, color="grey")
-            figure.axes[0].annotate(name, (rate, 0.98 - 0.2 * i), xycoords=("data", "axes fraction"), rotation=90,
-                                    va="top")
+        axes = figure.axes[0]
+        for i, (name, rate) in enumerate(found._asdict().items()):
+            axes.axvline(rate, linestyle=":", linewidth=1, color="grey")
+            height = 0.98 - 0.2 * i  # at different heights, as two rates may be nearly the same
+            axes.annotate(name, (rate, height), xycoords=("data", "axes fraction"), rotation=90,
+                          va="top")
         figure.savefig(plot, dpi=120, bbox_inches="tight")
         plt.close(figure)
     return {name: float(rate) for name, rate in found._asdict().items()}

@@ -1,7 +1,7 @@
-"""How a network's arithmetic is done while it trains: in which precision, and small convolutions as matrix products.
+"""How a network computes while it trains: its precision, and small convolutions as matrix products.
 
-Both change what `model.forward` does as long as a context lasts; the model itself, and so what is exported, is as it
-was. Validation is in fp32, as the exported learner computes.
+Both replace `model.forward` while a context lasts; the model itself, and so what is exported, does
+not change. Validation is in fp32, as the exported learner computes.
 """
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,31 +23,33 @@ def choose_precision(
     model: nn.Module,  # to train
     device: torch.device,  # where it is trained
 ) -> str:  # fp32, bf16 or fp16
-    """The precision that is meant by "auto": what this processor or GPU does fast, or fp32.
+    """Return the precision to train in: for "auto", the one that is fast here, or else fp32.
 
-    bf16 needs matrix units to be faster: AMX in a CPU, tensor cores in a GPU. A network without convolutions gains
-    nothing from it. Raises: `BadSetting` for fp16 without a GPU.
+    bf16 is faster only with matrix units: AMX in a CPU, tensor cores in a GPU. A network without
+    convolutions gains nothing from it.
+
+    Raises: `BadSetting` for fp16 without a GPU.
     """
     if precision == "fp16" and device.type != "cuda":
-        raise BadSetting("precision='fp16' needs a CUDA GPU; take bf16, fp32 or auto")
+        raise BadSetting("precision='fp16' needs a CUDA GPU; use bf16, fp32 or auto")
     if precision != "auto":
         return precision
     if not any(isinstance(module, _ConvNd) for module in model.modules()):
         return "fp32"
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older releases of torch do not tell
-    fast = device.type == "cpu" and capabilities.get("amx_bf16") and capabilities.get("amx_tile")
-    return "bf16" if fast else "fp32"
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # not in older releases of torch
+    has_amx = capabilities.get("amx_bf16") and capabilities.get("amx_tile")
+    return "bf16" if device.type == "cpu" and has_amx else "fp32"
 
 
 @contextmanager
 def training_arithmetic(
-    model: nn.Module,  # whose training passes are meant
+    model: nn.Module,  # to train
     device: torch.device,  # where it is trained
     precision: str,  # from `choose_precision`
 ) -> Iterator[None]:
-    "While the context lasts, `model` computes by `small_convolutions_as_products` and `low_precision_training`."
+    "Enter `small_convolutions_as_products` and `low_precision_training` where they apply."
     with ExitStack() as contexts:
         if device.type == "cpu":
             contexts.enter_context(small_convolutions_as_products(model))
@@ -58,11 +60,14 @@ def training_arithmetic(
 
 @contextmanager
 def low_precision_training(
-    model: nn.Module,  # whose training passes are meant
+    model: nn.Module,  # to train
     device: torch.device,  # where it is trained
     dtype: torch.dtype,  # torch.bfloat16 or torch.float16
 ) -> Iterator[None]:
-    "While the context lasts, `model` in training mode computes in `dtype` where torch's autocast deems that safe."
+    """While the context lasts, `model` in training mode computes in `dtype`.
+
+    It does so in the operations that torch's autocast considers safe.
+    """
     forward = model.forward
 
     def forward_in_low_precision(*args, **kwargs):
@@ -72,14 +77,14 @@ def low_precision_training(
             out = forward(*args, **kwargs)
         return to_float(out)
 
-    with _forward(model, forward_in_low_precision):
+    with _replaced_forward(model, forward_in_low_precision):
         yield
 
 
 @contextmanager
-def _forward(module: nn.Module, forward: Callable) -> Iterator[None]:
-    "While the context lasts, `module` has this `forward`; then the one it had, which may be its own."
-    own = vars(module).get("forward")
+def _replaced_forward(module: nn.Module, forward: Callable) -> Iterator[None]:
+    "While the context lasts, `module` has this `forward`; then restore the previous one."
+    own = vars(module).get("forward")  # of a compiled model, for example
     forward.digitfast = True  # for `plain_forward`
     module.forward = forward
     try:
@@ -92,9 +97,9 @@ def _forward(module: nn.Module, forward: Callable) -> Iterator[None]:
 
 @contextmanager
 def plain_forward(
-    model: nn.Module,  # perhaps in a context of those here
+    model: nn.Module,  # perhaps within one of the contexts above
 ) -> Iterator[None]:
-    "While the context lasts, `model` and its parts compute by their classes' own `forward`, as what is exported does."
+    "While the context lasts, undo all replacements of `forward` that this module has made."
     changed = {module: vars(module).pop("forward") for module in model.modules()
                if getattr(vars(module).get("forward"), "digitfast", False)}
     try:
@@ -106,23 +111,29 @@ def plain_forward(
 
 @contextmanager
 def small_convolutions_as_products(
-    model: nn.Module,  # on the CPU; elsewhere its convolutions are as ever
+    model: nn.Module,  # on the CPU; elsewhere nothing changes
 ) -> Iterator[None]:
-    """While the context lasts, convolutions on very few pixels are computed as one matrix product.
+    """While the context lasts, compute convolutions on very few pixels as one matrix product.
 
-    The last stage of resnet18 has 1×1 pixels on 28×28 images, the one before 2×2: there most cells of a kernel meet
-    padding only, and the CPU's convolutions are at their slowest. The result is the same but for rounding.
+    For 28×28 images the last stage of resnet18 has 1×1 pixels, the one before it 2×2: there most
+    cells of a kernel meet only padding, and the CPU's convolutions are at their slowest. The result
+    is the same except for rounding.
     """
-    convs = [module for module in model.modules() if type(module) is nn.Conv2d and "forward" not in vars(module)
-             and module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)]
+    convs = [module for module in model.modules()
+             if type(module) is nn.Conv2d and "forward" not in vars(module)
+             and module.groups == 1 and module.padding_mode == "zeros"
+             and not isinstance(module.padding, str)]
     with ExitStack() as contexts:
         for conv in convs:
-            contexts.enter_context(_forward(conv, partial(_product, conv)))
+            contexts.enter_context(_replaced_forward(conv, partial(_convolve, conv)))
         yield
 
 
-def _product(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
-    "What `conv` makes of `x`: by a matrix product where every output pixel sees every input pixel that any sees."
+def _convolve(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+    """Return `conv(x)`, by a matrix product if possible.
+
+    It is possible if every output pixel sees all input pixels that any output pixel sees.
+    """
     found = None
     if x.dim() == 4 and x.device.type == "cpu":
         found = _cells(x.shape[2:], conv.kernel_size, conv.stride, conv.padding, conv.dilation)
@@ -138,17 +149,23 @@ def _product(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
         if torch.is_autocast_enabled("cpu"):
             weight = weight.to(torch.get_autocast_dtype("cpu"))  # half the memory to gather
         weight = weight.permute(2, 0, 1).contiguous().index_select(0, cells.flatten())
-        matrix = weight.view(n_to, n_from, n_out, n_in).transpose(1, 2).reshape(n_to * n_out, n_from * n_in)
+        matrix = weight.view(n_to, n_from, n_out, n_in).transpose(1, 2)
+        matrix = matrix.reshape(n_to * n_out, n_from * n_in)
     pixels = x[:, :, rows, columns].permute(0, 2, 3, 1).flatten(1)
     bias = None if conv.bias is None else conv.bias.repeat(n_to)
-    return F.linear(pixels, matrix, bias).view(len(x), height, n_to // height, n_out).permute(0, 3, 1, 2)
+    out = F.linear(pixels, matrix, bias)
+    return out.view(len(x), height, n_to // height, n_out).permute(0, 3, 1, 2)
 
 
 @lru_cache(maxsize=256)
 def _cells(shape, kernel, stride, padding, dilation) -> tuple | None:
-    """Which cell of the kernel joins which pixels: `[output pixels, input pixels]`, the height of the output, and the
-    slices of the input pixels that are seen. None where some output pixel does not see one of those."""
-    axes = [_axis_cells(*axis) for axis in zip(shape, kernel, stride, padding, dilation, strict=True)]
+    """Return which cell of the kernel joins which pixels: `[output pixels, input pixels]`.
+
+    Return also the height of the output, and the slices of the input pixels that are seen; None if
+    some output pixel does not see all of those.
+    """
+    axes = [_axis_cells(*axis)
+            for axis in zip(shape, kernel, stride, padding, dilation, strict=True)]
     if None in axes:
         return None
     (down, rows), (across, columns) = axes
@@ -156,12 +173,20 @@ def _cells(shape, kernel, stride, padding, dilation) -> tuple | None:
     return cells.reshape(len(down) * len(across), -1), len(down), rows, columns
 
 
-def _axis_cells(n: int, kernel: int, stride: int, padding: int, dilation: int) -> tuple[torch.Tensor, slice] | None:
-    "As `_cells`, along one axis."
+def _axis_cells(
+    n: int,
+    kernel: int,
+    stride: int,
+    padding: int,
+    dilation: int,
+) -> tuple[torch.Tensor, slice] | None:
+    "Do the same as `_cells` along one axis."
     to = torch.arange((n + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1)
     offset = torch.arange(n) + padding - stride * to[:, None]
     joined = (offset % dilation == 0) & (offset >= 0) & (offset < dilation * kernel)
     seen = joined.any(0).nonzero().flatten()
-    if not len(seen) or not len(to) or not joined[:, seen].all() or len(seen) != seen[-1] - seen[0] + 1:
+    if not len(seen) or not len(to):
+        return None
+    if not joined[:, seen].all() or len(seen) != seen[-1] - seen[0] + 1:
         return None
     return offset[:, seen] // dilation, slice(int(seen[0]), int(seen[-1]) + 1)

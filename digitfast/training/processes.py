@@ -1,6 +1,6 @@
-"""Several processes that a launcher such as `torchrun` has started: which one this is, and what they do for each other.
+"""Work together with the other processes that a launcher such as `torchrun` has started.
 
-torch is imported inside the functions: a command's mistake is told without it.
+torch is imported inside the functions, so that mistakes in a command are reported without it.
 """
 import atexit
 import os
@@ -16,28 +16,23 @@ from typing import Any
 
 from digitfast.errors import BadSetting, DigitError, ProcessEnded
 
-PATIENCE = timedelta(hours=2)  # that the others wait for the first one to download, unpack and decode
-LAUNCHED_WITH = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # and WORLD_SIZE, what torch is told by
-LOOPBACKS = {"lo", "lo0"}  # names of the network interface of a machine with itself, on Linux and macOS
-_LOST = ("connection closed", "connection reset", "broken pipe", "remote process exited")  # torch, where one has ended
-
 
 class _Ended(BaseException):
-    "What SIGTERM raises: no library's `except Exception` takes it for its own."
+    "Raised by SIGTERM; no library's `except Exception` catches it."
 
 
 def process_count() -> int:
-    "How many processes work together; 1 where no launcher has started more."
+    "Return how many processes work together: 1 unless a launcher has started more."
     return max(1, _number("WORLD_SIZE", 1))
 
 
 def process_rank() -> int:
-    "The place of this process among them: 0 is the first, which alone prints and writes."
+    "Return the rank of this process: 0 is the first, the only one that prints and writes."
     return _number("RANK", 0)
 
 
 def is_first() -> bool:
-    "Whether this process is the one that prints and writes; it is, where there is no other."
+    "Return whether this process is the first or the only one, which prints and writes."
     return process_rank() == 0
 
 
@@ -45,48 +40,57 @@ def launched(
     command: str,  # of digitfast, such as "fit --resume best"
     processes: int | None = None,  # on this machine; None: as many as there are now
 ) -> str:
-    "How `command` is started with so many processes."
-    processes = processes or _here()
-    return f"torchrun --nproc_per_node {processes} -m digitfast {command}" if processes > 1 else f"digitfast {command}"
+    "Return the command line that starts `command` with so many processes."
+    processes = processes or _local_count()
+    if processes > 1:
+        return f"torchrun --nproc_per_node {processes} -m digitfast {command}"
+    return f"digitfast {command}"
 
 
 def check_shares(
-    bs: int,  # images a batch
+    bs: int,  # batch size, over all processes
 ) -> None:
-    "Raise `BadSetting` for a batch that the processes cannot share evenly, or that leaves one of them a single image."
+    "Raise `BadSetting` for a batch that does not give each process an equal share of 2 or more."
     n = process_count()
     if n > 1 and (bs % n or bs < 2 * n):
         below, above = max(2, bs // n) * n, max(2, bs // n + 1) * n
-        raise BadSetting(f"bs={bs} is the batch of all {n} processes together, in equal shares of at least 2 images; "
+        raise BadSetting(f"bs must divide into {n} equal shares of at least 2 images, one for each "
+                         f"process, not {bs}; "
                          f"try bs={' or '.join(map(str, sorted({below, above})))}")
 
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """While the context lasts, the processes that were started together can work together, if there are several.
+    """While the context lasts, the processes that were started together can work together.
 
-    By NCCL where there are GPUs, of which each process takes its own; on CPUs by gloo. A script of one's own does all
-    of its work in this context, so that its images and networks are on the process's own GPU.
-    Raises: `BadSetting` without the package accelerate, with more processes than GPUs, or by a launcher that leaves out
-    what torch has to know; `ProcessEnded`, once one of the processes has ended.
+    They communicate by NCCL if there are GPUs, of which each process takes its own, by gloo on
+    CPUs. A user's script should do all of its work in this context, so that its images and networks
+    are on the process's own GPU. With only one process, do nothing.
+
+    Raises: `BadSetting` without the package accelerate, with more processes than GPUs, or if the
+    launcher leaves out what torch needs; `ProcessEnded` if one of the processes ends.
     """
     if process_count() == 1:
         yield
         return
-    with _ended_with_a_word():
+    with _reported_end():
         _join()
         try:
             yield
         except BaseException as e:
-            if isinstance(e, ProcessEnded) or not isinstance(e, DigitError):  # a mistake is met by all of them
-                atexit.unregister(_leave)  # it waits for the others, who may be waiting for this one
+            # all processes raise the same `DigitError`, unless another one has ended
+            if isinstance(e, ProcessEnded) or not isinstance(e, DigitError):
+                atexit.unregister(_leave)  # it would wait for others that may wait for this one
             raise
 
 
 def on_first_process(
-    func: Callable,  # its result can be pickled
+    func: Callable,  # its result must be picklable
 ) -> Callable:
-    "`func`, run on the first process only; all processes return its result, or raise its error. The others wait."
+    """Make `func` run on the first process only, while the others wait.
+
+    All processes return its result, or raise its error.
+    """
     @wraps(func)
     def run(*args, **kwargs):
         if process_count() == 1:
@@ -104,9 +108,10 @@ def on_first_process(
 def first_process_first(
     func: Callable,
 ) -> Callable:
-    """`func`, run on the first process before the others begin, so that these find what it has unpacked and decoded.
+    """Make `func` run on the first process before the others start.
 
-    Each process returns its own result. An error on one of them is raised on all.
+    The others then find what the first has unpacked and decoded. Each process returns its own
+    result. An error on one of them is raised on all.
     """
     @wraps(func)
     def run(*args, **kwargs):
@@ -126,9 +131,9 @@ def first_process_first(
 
 
 def gathered(
-    value: Any,  # which can be pickled
+    value: Any,  # must be picklable
 ) -> list:
-    "The `value` of every process, in their order."
+    "Return the `value` of every process, in order of rank."
     if process_count() == 1:
         return [value]
     from torch.distributed import all_gather_object
@@ -140,7 +145,7 @@ def gathered(
 def wanted_by_any(
     *wishes: bool,
 ) -> list[bool]:
-    "Of each wish, whether any process has it: the same on all of them."
+    "Return for each wish whether any process has it; all processes get the same answer."
     if process_count() == 1:
         return list(wishes)
     import torch
@@ -152,7 +157,7 @@ def wanted_by_any(
 
 @contextmanager
 def alone() -> Iterator[None]:
-    "While the context lasts, fastai takes this process for the only one, and so waits for no other."
+    "While the context lasts, let fastai treat this process as the only one, and wait for no other."
     count = os.environ.pop("WORLD_SIZE", None)
     try:
         yield
@@ -162,60 +167,65 @@ def alone() -> Iterator[None]:
 
 
 def on_gpus() -> bool:
-    "Whether the processes that work together do so on GPUs."
+    "Return whether the processes work on GPUs."
     import torch
     return torch.cuda.is_available()
 
 
 def _number(name: str, default: int) -> int:
-    "The whole number in a variable of the environment; `default` where it is not set, or empty."
+    "Return the whole number in an environment variable; `default` if it is unset or empty."
     text = os.environ.get(name) or str(default)
     try:
         return int(text)
     except ValueError:
-        raise BadSetting(f"the environment has {name}={text!r}, which must be a whole number; launchers such as "
-                         "torchrun set it, otherwise leave it unset") from None
+        raise BadSetting(f"the environment variable {name} must be a whole number, not {text!r}; "
+                         "launchers such as torchrun set it, otherwise leave it unset") from None
 
 
 def _join() -> None:
-    "Take this process's GPU, and make the process group where a script of the user's own has made none."
+    "Select this process's GPU, and create the process group unless a user's script has done so."
     try:
-        import accelerate  # noqa: F401 - what fastai trains with
+        import accelerate  # noqa: F401 - fastai trains with it
     except ImportError as e:
-        raise BadSetting(f"{process_count()} processes can train together with the package accelerate: "
+        raise BadSetting(f"training with {process_count()} processes needs the package accelerate: "
                          "pip install accelerate") from e
     import torch
-    if missing := [name for name in LAUNCHED_WITH if name not in os.environ]:
-        raise BadSetting(f"WORLD_SIZE={process_count()} is set, and {' and '.join(missing)} not; torchrun and "
-                         "accelerate launch set them. Without WORLD_SIZE one process trains alone")
+    needed = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # by torch, with WORLD_SIZE
+    if missing := [name for name in needed if name not in os.environ]:
+        raise BadSetting(f"WORLD_SIZE={process_count()} is set without {', '.join(missing)}; "
+                         "start the processes with torchrun or accelerate launch, which set them, "
+                         "or unset WORLD_SIZE to train in one process")
     gpus = torch.cuda.device_count()
     if gpus:
-        if _here() > gpus:
-            raise BadSetting(f"{_here()} processes are more than the {gpus} GPUs of this machine; take "
-                             f"--nproc_per_node {gpus}")
+        if _local_count() > gpus:
+            raise BadSetting(f"{_local_count()} processes need as many GPUs, but this machine has "
+                             f"{gpus}; use --nproc_per_node {gpus}")
         torch.cuda.set_device(_number("LOCAL_RANK", 0))
-    elif _here() == process_count():  # by the name of a machine, gloo may find an interface that is not to be had
-        for loopback in LOOPBACKS & {name for _, name in socket.if_nameindex()}:
+    elif _local_count() == process_count():
+        # by the name of the machine, gloo may find an interface that does not work
+        interfaces = {name for _, name in socket.if_nameindex()}
+        for loopback in {"lo", "lo0"} & interfaces:  # on Linux, on macOS
             os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
     if not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("nccl" if gpus else "gloo", timeout=PATIENCE)
-        atexit.register(_leave)  # not sooner: the group cannot be made anew while the launcher runs
+        # the others wait so long for the first one to download, unpack and decode
+        torch.distributed.init_process_group("nccl" if gpus else "gloo", timeout=timedelta(hours=2))
+        atexit.register(_leave)  # not sooner: the group cannot be created again under one launcher
 
 
 def _leave() -> None:
-    "Take this process out of the process group."
+    "Leave the process group."
     from torch import distributed
     if distributed.is_initialized():  # a script of the user's own may have done so
         distributed.destroy_process_group()
 
 
-def _here() -> int:
-    "How many of the processes are on this machine."
+def _local_count() -> int:
+    "Return how many of the processes are on this machine."
     return _number("LOCAL_WORLD_SIZE", process_count())
 
 
 def _tried(func: Callable, *args, **kwargs) -> tuple[Any, Exception | None]:
-    "Return the result of `func`, or the error that it raises, in a form that other processes can be sent."
+    "Return the result of `func`, or its error in a form that can be sent to other processes."
     try:
         with alone():
             return func(*args, **kwargs), None
@@ -228,26 +238,32 @@ def _tried(func: Callable, *args, **kwargs) -> tuple[Any, Exception | None]:
 
 
 @contextmanager
-def _ended_with_a_word() -> Iterator[None]:
-    """While the context lasts, `ProcessEnded` is raised where another process has ended: torch tells of it, or the
-    launcher, which sends SIGTERM to those that are left."""
-    in_main = threading.current_thread() is threading.main_thread()  # others have no say in signals
+def _reported_end() -> Iterator[None]:
+    """While the context lasts, raise `ProcessEnded` if another process has ended.
+
+    torch reports that, or the launcher does, which sends SIGTERM to the remaining processes.
+    """
+    # in torch's messages about a process that has ended.
+    words = ("connection closed", "connection reset", "broken pipe", "remote process exited")
+    in_main = threading.current_thread() is threading.main_thread()  # only it can handle signals
 
     def end(*_):
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is ending already, and has something to say first
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # this process is ending, after its message
         raise _Ended
 
     usual = signal.signal(signal.SIGTERM, end) if in_main else None
     try:
         yield
     except (_Ended, RuntimeError) as e:
-        lost = any(word in str(e).lower() for word in _LOST)
+        lost = any(word in str(e).lower() for word in words)
         if isinstance(e, ProcessEnded) or not (lost or isinstance(e, _Ended)):
             raise
         if in_main:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        ended = ProcessEnded("another process of the training has ended"
-                             + (", or the launcher was told to end" if isinstance(e, _Ended) else ""))
+        message = "another process of the training has ended"
+        if isinstance(e, _Ended):
+            message += ", or the launcher was stopped"
+        ended = ProcessEnded(message)
         for note in getattr(e, "__notes__", ()):
             ended.add_note(note)
         raise ended from e

@@ -1,6 +1,7 @@
-"""The settings of a training, each said once. No need of torch or fastai.
+"""The settings of a training, each defined once, without torch and fastai.
 
-`train_run`, the options of `digitfast fit` and the keys of settings.ini are made from the fields of `Recipe`.
+The arguments of `train_run`, the options of `digitfast fit` and the keys of settings.ini are made
+from the fields of `Recipe`.
 """
 from dataclasses import dataclass, field
 from math import inf
@@ -11,7 +12,7 @@ from digitfast.registry import ARCHITECTURES, LOGS, OPTIMIZERS, PRECISIONS, SCHE
 
 
 def _setting(default: Any, help: str) -> Any:
-    "A field and what `--help` says of it, but for its default."
+    "Return a field with its `--help` text, which leaves out the default."
     return field(default=default, metadata={"help": help})
 
 
@@ -19,42 +20,58 @@ def _setting(default: Any, help: str) -> Any:
 class Recipe:
     """All settings of a training.
 
-    Raises: `BadSetting` for a value out of range, `UnknownName` for a schedule or precision that there is not. What
-    depends on the digits, the network or the machine is checked when they are there.
+    What depends on the digits, the network or the machine is checked later.
+
+    Raises: `BadSetting` for a value out of range, `UnknownName` for an unknown schedule or
+    precision.
     """
 
-    source: str = _setting("mnist", "The digits: mnist (comes with digitfast), a fastai name such as MNIST_SAMPLE, the "
-                                    "URL of an archive, or a folder with training/ and testing/ (or train/ and val/, "
-                                    "valid/ or test/).")
-    arch: str = _setting("digitnet", f"Architecture: {', '.join(ARCHITECTURES)}; also torchvision's and, where it is "
-                                     "installed, timm's others.")
+    source: str = _setting("mnist", (
+        "Digits: mnist (bundled with digitfast), a fastai name such as MNIST_SAMPLE, the URL of an "
+        "archive, or a folder with training/ and testing/ (or train/ and val/, valid/ or test/)."))
+    arch: str = _setting("digitnet", (
+        f"Architecture: {', '.join(ARCHITECTURES)}; also any other of torchvision or, if it is "
+        "installed, timm."))
     epochs: int = _setting(1, "Passes over the training images, at least 1.")
     bs: int = _setting(128, "Batch size, over all processes.")
-    lr: float = _setting(0.015, "Learning rate, above 0; with one_cycle the highest one. The number of processes does "
-                                "not change it.")
+    lr: float = _setting(0.015, (
+        "Learning rate, above 0; with one_cycle the highest one. The number of processes does not "
+        "change it."))
     opt: str = _setting("adam", f"Optimiser: {', '.join(OPTIMIZERS)}.")
-    schedule: str = _setting("one_cycle", f"Learning rate over time: {' or '.join(SCHEDULES)}.")
-    mom: float | None = _setting(None, "Momentum, 0 to below 1. Default: the optimiser's and schedule's.")
+    schedule: str = _setting(
+        "one_cycle", f"Learning rate over time: {' or '.join(SCHEDULES)}.")
+    mom: float | None = _setting(
+        None, "Momentum, 0 to below 1. Default: the optimiser's and schedule's.")
     wd: float | None = _setting(None, "Weight decay, 0 or more. Default: the optimiser's.")
-    augment: float = _setting(0.0, "Turn, shear, zoom and shift the training images differently in each epoch: 1 for "
-                                   "up to 20° and 15 %, 0 for not at all.")
-    pen: float = _setting(0.0, "Part of the training images that get other strokes, a coarser resolution, traces of "
-                               "ruled lines and the like, 0 to 1.")
-    non_digits: float = _setting(0.0, "Letters, scribbles and pieces of digits per digit in training, 0 to 1: the "
-                                      "network learns to say \"no digit\".")
-    label_smoothing: float = _setting(0.05, "Part of the probability that all classes share as the target, 0 for none.")
-    ema: float = _setting(0.0, "Keep a running mean of the weights, of this decay (0.999), instead of the last ones.")
-    precision: str = _setting("auto", f"Floating-point format of the training passes: {', '.join(PRECISIONS)}; auto is "
-                                      "bf16 or fp16 where that is fast, validation is in fp32.")
-    holdout: float = _setting(0.0, "Validate on this part of the training images (0.1: a tenth) and leave the test "
-                                   "images alone.")
+    augment: float = _setting(0.0, (
+        "Rotate, shear, zoom and shift the training images differently in each epoch: 1 for up to "
+        "20° and 15 %, 0 for not at all."))
+    pen: float = _setting(0.0, (
+        "Part of the training images, 0 to 1, that get other strokes, a coarser resolution, traces "
+        "of ruled lines and the like."))
+    non_digits: float = _setting(0.0, (
+        "Letters, scribbles and pieces of digits to add per digit in training, 0 to 1: the network "
+        "learns to say \"no digit\"."))
+    label_smoothing: float = _setting(0.05, (
+        "Part of the target probability that all classes share, 0 for none."))
+    ema: float = _setting(0.0, (
+        "Use a running mean of the weights with this decay, such as 0.999, instead of the last "
+        "weights; 0 for none."))
+    precision: str = _setting("auto", (
+        f"Floating-point format of the training passes: {', '.join(PRECISIONS)}; auto is bf16 or "
+        "fp16 where that is fast. Validation is in fp32."))
+    holdout: float = _setting(0.0, (
+        "Validate on this part of the training images, such as 0.1, instead of on the test "
+        "images; 0 for none."))
     size: int = _setting(28, "Side of the images that the network sees, in pixels.")
-    seed: int = _setting(42, "Of weights, order and held-out images.")
-    name: str | None = _setting(None, "Name of the run folder; a number is added where it is taken. Default: the named "
-                                      "run's or the architecture's.")
+    seed: int = _setting(42, "Random seed for the weights, the order and the held-out images.")
+    name: str | None = _setting(None, (
+        "Name of the run folder; a number is added if it is taken. "
+        "Default: the named run's or the architecture's."))
     runs: str = _setting("runs", "Folder of the run folders.")
-    log: str | None = _setting(None, f"Write curves for {', '.join(LOGS)} as well, into a folder of the run folder. "
-                                     "history.csv and steps.csv are always there. Default: none.")
+    log: str | None = _setting(None, (
+        f"Also write curves for {', '.join(LOGS)}, into a folder of the run folder. history.csv "
+        "and steps.csv are always written. Default: none."))
 
     def __post_init__(self):
         check_training(self.epochs, self.lr, self.schedule, self.precision)
@@ -62,25 +79,31 @@ class Recipe:
         if self.wd is not None and not 0 <= self.wd < inf:
             raise BadSetting(f"wd must be 0 or more, not {self.wd}")
         if self.mom is not None and not 0 <= self.mom < 1:
-            raise BadSetting(f"mom must be a momentum from 0 to below 1, such as 0.9, not {self.mom}")
+            raise BadSetting(f"mom must be 0 to below 1, such as 0.9, not {self.mom}")
         if not 0 <= self.non_digits <= 1:
-            raise BadSetting(f"non_digits must be 0 to 1 (non-digits per digit), such as 0.2, not {self.non_digits}")
+            raise BadSetting("non_digits must be 0 to 1 (non-digits per digit), such as 0.2, "
+                             f"not {self.non_digits}")
 
 
-def check_training(epochs: int, lr: float | slice | None, schedule: str, precision: str) -> None:
-    "Raise `BadSetting` or `UnknownName` for what `train_learner` cannot take."
+def check_training(
+    epochs: int,
+    lr: float | slice | None,
+    schedule: str,
+    precision: str,
+) -> None:
+    "Raise `BadSetting` or `UnknownName` for settings that `train_learner` does not accept."
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
     if schedule not in SCHEDULES:
         raise unknown("schedule", schedule, SCHEDULES)
     if not (isinstance(epochs, int) and epochs >= 1):
-        raise BadSetting(f"epochs must be a whole number, at least 1, not {epochs!r}")
+        raise BadSetting(f"epochs must be a whole number of at least 1, not {epochs!r}")
     for rate in (lr.start, lr.stop) if isinstance(lr, slice) else (lr,):
         if rate is not None and not (isinstance(rate, (int, float)) and 0 < rate < inf):
             raise BadSetting(f"lr must be a number above 0, such as 0.003, not {lr!r}")
 
 
 def check_seed(seed: int) -> None:
-    "Raise `BadSetting` for a seed that numpy does not take."
+    "Raise `BadSetting` for a seed that numpy does not accept."
     if not (isinstance(seed, int) and 0 <= seed < 2**32):
         raise BadSetting(f"seed must be a whole number from 0 to {2**32 - 1}, not {seed!r}")

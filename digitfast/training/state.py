@@ -1,4 +1,4 @@
-"""All that a training has come to between two batches: taken from a `Learner`, and given to another one."""
+"""Take the state of a training from a `Learner` between two batches, and give it to another."""
 import random
 import time
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ def take_state(
     learn: Learner,  # between two batches of a training
     trains_on: bool,  # whether the optimiser is still needed
 ) -> dict[str, Any]:  # for `give_state`; its tensors are those of `learn`, not copies
-    "Weights, optimiser, schedule, records, and what callbacks with a `state_dict` of their own have to keep."
+    "Return weights, optimiser, schedule and records, and the states of callbacks that have one."
     recorder = learn.recorder
     return {
         "model": get_model(learn.model).state_dict(),
@@ -25,21 +25,27 @@ def take_state(
         "scaler": learn.scaler.state_dict() if getattr(learn, "scaler", None) else None,  # of fp16
         "callbacks": {cb.name: cb.state_dict() for cb in _with_state(learn)},
         "recorder": {
-            "values": recorder.values, "iters": recorder.iters,
+            "values": recorder.values,
+            "iters": recorder.iters,
             "lrs": torch.tensor(recorder.lrs, dtype=torch.float64),
             "losses": torch.stack(recorder.losses) if recorder.losses else None,
             "smooth_loss": [recorder.smooth_loss.count, recorder.smooth_loss.val],
             "epoch_seconds": time.time() - recorder.start_epoch},
-        "train_iter": learn.train_iter, "pct_train": learn.pct_train}
+        "train_iter": learn.train_iter,
+        "pct_train": learn.pct_train}
 
 
 def give_state(
     learn: Learner,  # of the same kind, in a training that has just begun
     state: dict[str, Any],  # from `take_state`
-    within_epoch: bool,  # whether it was taken within an epoch, and not at the end of one
+    within_epoch: bool,  # whether it was taken within an epoch, not at the end of one
 ) -> None:
-    "Bring `learn` to where the other one was, but for the random generators (`set_random_state`)."
-    device, recorder = next(learn.model.parameters()).device, learn.recorder
+    """Bring `learn` to the state of the other one.
+
+    Random generators are left as they are (see `set_random_state`).
+    """
+    device = next(learn.model.parameters()).device
+    recorder = learn.recorder
     get_model(learn.model).load_state_dict(state["model"])
     if state["opt"]:
         opt = _to(state["opt"], device)
@@ -49,8 +55,10 @@ def give_state(
     for cb in _with_state(learn):
         cb.load_state_dict(_to(state["callbacks"][cb.name], device))
     kept = state["recorder"]
-    recorder.values, recorder.iters = L(L(row) for row in kept["values"]), kept["iters"]
-    recorder.lrs, recorder.losses = kept["lrs"].tolist(), [] if kept["losses"] is None else list(kept["losses"])
+    recorder.values = L(L(row) for row in kept["values"])
+    recorder.iters = kept["iters"]
+    recorder.lrs = kept["lrs"].tolist()
+    recorder.losses = [] if kept["losses"] is None else list(kept["losses"])
     recorder.smooth_loss.count, recorder.smooth_loss.val = kept["smooth_loss"]
     learn.train_iter = state["train_iter"]
     if within_epoch:
@@ -59,21 +67,24 @@ def give_state(
 
 
 def _with_state(learn: Learner) -> list[Callback]:
-    "The callbacks that have something to keep."
-    return [cb for cb in learn.cbs if hasattr(type(cb), "load_state_dict")]  # an instance would ask the model
+    "Return the callbacks that have a state to keep."
+    # ask the class, since an instance passes the question on to the model
+    return [cb for cb in learn.cbs if hasattr(type(cb), "load_state_dict")]
 
 
 def take_random_state() -> dict[str, Any]:
-    "The states of all generators that a training draws from."
+    "Return the states of all generators that a training draws from."
     kind, words, *rest = np.random.get_state()
-    return {"python": random.getstate(), "numpy": [kind, words.tolist(), *rest], "torch": torch.get_rng_state(),
+    return {"python": random.getstate(),
+            "numpy": [kind, words.tolist(), *rest],
+            "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
 
 
 def set_random_state(
     state: dict[str, Any],  # from `take_random_state`
 ) -> None:
-    "Have Python, numpy and torch draw what they drew after the state was taken."
+    "Let Python, numpy and torch draw the same numbers as after the state was taken."
     random.setstate(python_state(state["python"]))
     kind, words, *rest = state["numpy"]
     np.random.set_state((kind, np.array(words, np.uint32), *rest))
@@ -84,7 +95,7 @@ def set_random_state(
 
 @contextmanager
 def random_state_kept() -> Iterator[None]:
-    "After the context all generators are as before it."
+    "Restore the states of all generators after the context."
     state = take_random_state()
     try:
         yield
@@ -93,18 +104,18 @@ def random_state_kept() -> Iterator[None]:
 
 
 def python_state(
-    state: list,  # of a `random.Random`, of which JSON has made lists
+    state: list,  # of a `random.Random`, whose tuples JSON has turned into lists
 ) -> tuple:
-    "What `Random.setstate` takes."
+    "Return the state in the form that `Random.setstate` takes."
     version, words, following = state
     return version, tuple(words), following
 
 
 def pack(
-    value: Any,  # numbers, words, tensors, and lists and dicts of those
-    tensors: dict[str, torch.Tensor],  # which its tensors are added to
+    value: Any,  # numbers, strings, tensors, and lists and dicts of those
+    tensors: dict[str, torch.Tensor],  # to which its tensors are added
 ) -> Any:
-    "`value` as JSON can hold it, with names for its tensors."
+    "Return `value` as JSON can hold it, with names in place of its tensors."
     if isinstance(value, torch.Tensor):
         name = str(len(tensors))
         tensors[name] = torch.as_subclass(value, torch.Tensor)
@@ -120,7 +131,7 @@ def unpack(
     value: Any,  # from `pack`
     tensors: dict[str, torch.Tensor],
 ) -> Any:
-    "What `pack` was given, with lists for tuples."
+    "Return what `pack` was given, with lists in place of tuples."
     if isinstance(value, dict):
         if "tensor" in value:
             return tensors[value["tensor"]]
@@ -129,7 +140,7 @@ def unpack(
 
 
 def _to(value: Any, device: torch.device) -> Any:
-    "`value` with its tensors on `device`."
+    "Return `value` with its tensors on `device`."
     if isinstance(value, dict):
         return {key: _to(item, device) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Recipes for a given `Learner`."""
+"""Train a given `Learner`."""
 import ctypes
 from contextlib import ExitStack, suppress
 
@@ -19,24 +19,24 @@ from digitfast.training.precision import choose_precision, training_arithmetic
 from digitfast.training.processes import joined, on_first_process, process_count
 from digitfast.training.recipe import check_training
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 LEAST_STEPS = 150  # that a network needs to learn anything well, however few images there are
-LARGEST_KEPT = 2**25  # bytes of a block that is kept: the most that every glibc allows
+LARGEST_KEPT = 2**25  # bytes, of a memory block to keep: the most that every glibc allows
 
 
 def train_learner(
     learn: Learner,  # to train
     epochs: int = 1,  # passes over the training images, 1 or more
-    lr: float | slice | None = None,  # learning rate (the highest, for one_cycle), above 0; None: the Learner's own
-    schedule: str = "one_cycle",  # one_cycle: up and down again; constant: the same rate all through
-    precision: str = "auto",  # of the training passes: fp32, bf16, fp16, or auto for what is fast here
+    lr: float | slice | None = None,  # (highest) learning rate, above 0; None: the Learner's own
+    schedule: str = "one_cycle",  # one_cycle: up and down again; constant: the same rate throughout
+    precision: str = "auto",  # of training passes: fp32, bf16, fp16, or auto for what is fast here
     cbs=None,  # callbacks for this training
 ) -> Learner:
-    """Train `learn` by a schedule.
+    """Train `learn` with a schedule for the learning rate, and return it.
 
-    It prints one line per epoch, with bars on a terminal and no control characters in a log; in a notebook it shows
-    what fastai shows. A training whose loss is no longer a number ends there. Of several processes that a launcher has
-    started, each takes its share of every batch; a script does all of its work within `joined`.
+    Print one line per epoch, with bars on a terminal and no control characters in a log; in a
+    notebook show what fastai shows. End as soon as the loss is not finite. If a launcher has
+    started several processes, each takes its share of every batch; a script does all of its work
+    within `joined`.
 
     Raises: `BadSetting`, `UnknownName`, `Diverged`, `ProcessEnded`.
     """
@@ -49,11 +49,11 @@ def train_learner(
             from digitfast.training.distributed import trained_together  # imports accelerate
             contexts.enter_context(joined())
             contexts.enter_context(trained_together(learn))
-        device = getattr(learn.dls, "device", default_device()) or next(learn.model.parameters()).device
-        device = torch.device(device)
+        device = getattr(learn.dls, "device", default_device())
+        device = torch.device(device or next(learn.model.parameters()).device)
         precision = on_first_process(choose_precision)(precision, learn.model, device)
         if any(isinstance(cb, MixedPrecision) for cb in learn.cbs):
-            precision = "fp32"  # what `to_fp16` or `to_bf16` has settled already
+            precision = "fp32"  # `to_fp16` or `to_bf16` has chosen already
         contexts.enter_context(training_arithmetic(learn.model, device, precision))
         if precision == "fp16":
             contexts.enter_context(learn.added_cbs(_LossScaling()))
@@ -67,7 +67,7 @@ def train_learner(
 
 
 class _LossScaling(MixedPrecision):
-    "fastai's scaling of the gradients for fp16, without its autocast, which would take in validation."
+    "fastai's gradient scaling for fp16, without its autocast, which would include validation."
 
     def before_batch(self): pass
     def after_pred(self): pass
@@ -75,25 +75,29 @@ class _LossScaling(MixedPrecision):
 
 
 def _check_monitors(learn: Learner, cbs) -> None:
-    "Raise `UnknownName` for a callback that watches a value which the `Recorder` will not have."
+    "Raise `UnknownName` for a callback that monitors a value that the `Recorder` will not have."
     recorder = learn.recorder
     metrics = [metric.name for metric in learn.metrics]
     if recorder.train_metrics and recorder.valid_metrics:
         names = [f"{split}_{name}" for split in ("train", "valid") for name in ("loss", *metrics)]
+    elif recorder.valid_metrics:
+        names = ["train_loss", "valid_loss", *metrics]
     else:
-        names = ["train_loss", *(["valid_loss", *metrics] if recorder.valid_metrics else [])]
+        names = ["train_loss"]
     for cb in [*learn.cbs, *listify(cbs)]:
         if isinstance(cb, TrackerCallback) and cb.monitor not in names:
             raise unknown(f"value to monitor for {type(cb).__name__}", cb.monitor, names)
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep the memory that tensors free, for the next ones of the same size.
+    """Let the C library keep memory that tensors free, for later tensors of the same size.
 
-    glibc gives every large block back to the system and asks for it again, and the system clears each page anew: a
-    tenth of the time of a resnet18 step on two cores. Elsewhere than on glibc this does nothing.
+    glibc returns every large block to the system and asks for it again, and the system clears each
+    page again: a tenth of the time of a resnet18 step on two cores. Without glibc do nothing.
     """
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt
-        if mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT) == 1:  # either setting ends glibc's own adaptation of both
-            mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        # setting either of the two stops glibc from adapting both
+        if mallopt(mmap_threshold, LARGEST_KEPT) == 1:
+            mallopt(trim_threshold, 2**31 - 1)
