@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 TRAIN, TEST = 30, 12  # images a digit
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,7 +26,7 @@ def fastai_home(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory) -> Path:
-    "A folder of 300 + 120 digits, 28×28, light on dark, in training/ and testing/. Not to be changed."
+    "A folder of 300 + 120 digits, 28×28, light on dark, in training/ and testing/. Read only."
     from sklearn.datasets import load_digits
     images, labels = load_digits(return_X_y=True)
     root = tmp_path_factory.mktemp("digits")
@@ -42,7 +44,7 @@ def digits(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def many_digits(digits, tmp_path_factory) -> Path:
-    "Eight times the same digits, so that an epoch has steps enough to learn something. Not to be changed."
+    "Eight times the same digits, for epochs long enough to learn something. Read only."
     root = tmp_path_factory.mktemp("many")
     for file in digits.glob("*/*/*.png"):
         folder = root / file.parent.relative_to(digits)
@@ -81,7 +83,9 @@ def run_cli(capsys, monkeypatch, tmp_path):
     from digitfast.cli.app import main
     from digitfast.training import cpu_threads
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cpu_threads, "_look", None)  # the other tests' trainings take all threads again
+    monkeypatch.setattr(
+        cpu_threads, "_look", None
+    )  # the other tests' trainings take all threads again
 
     def run(*args):
         monkeypatch.setattr(sys, "argv", ["digitfast", *map(str, args)])
@@ -95,11 +99,18 @@ def run_cli(capsys, monkeypatch, tmp_path):
 
 @pytest.fixture(scope="session")
 def draw_page(tmp_path_factory):
-    "The address of a draw page; whoever asks for it has the server end well, and with nothing to complain of."
+    "The address of a draw page, whose server must end well and without a word on stderr."
     errors = tmp_path_factory.mktemp("draw") / "stderr"
-    with open(errors, "w") as stderr, subprocess.Popen(
-            [sys.executable, "-m", "digitfast", "draw", "--no-browser"], stdout=subprocess.PIPE, stderr=stderr,
-            text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}) as server:
+    with (
+        open(errors, "w") as stderr,
+        subprocess.Popen(
+            [sys.executable, "-m", "digitfast", "draw", "--no-browser"],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        ) as server,
+    ):
         try:
             yield server.stdout.readline().split()[2]
         finally:

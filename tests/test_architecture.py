@@ -21,7 +21,11 @@ def test_module_is_one_thing(file):
     long = {node.name for node in ast.walk(tree)
             if isinstance(node, ast.FunctionDef) and node.end_lineno - node.body[0].lineno > 50}
     assert not long
-    assert not [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.names[0].name == "*"]
+    assert not [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.names[0].name == "*"
+    ]
 
 
 def test_public_names_are_there_and_documented():
@@ -32,8 +36,12 @@ def test_public_names_are_there_and_documented():
 
 def test_no_public_name_is_one_of_fastais():
     import fastai.vision.all
-    assert not set(digitfast.__all__) & set(fastai.vision.all.__all__ if hasattr(fastai.vision.all, "__all__")
-                                            else dir(fastai.vision.all)) - {"__version__"}
+
+    assert not set(digitfast.__all__) & set(
+        fastai.vision.all.__all__
+        if hasattr(fastai.vision.all, "__all__")
+        else dir(fastai.vision.all)
+    ) - {"__version__"}
 
 
 def test_unknown_attribute():
@@ -42,9 +50,12 @@ def test_unknown_attribute():
 
 
 def test_help_and_import_need_no_torch():
-    code = ("import sys; from typer.testing import CliRunner; from digitfast.cli.app import app; "
-            "import digitfast.runs.settings; r = CliRunner().invoke(app, ['fit', '--help']); assert r.exit_code == 0; "
-            "print([m for m in ('torch', 'fastai', 'numpy') if m in sys.modules])")
+    code = (
+        "import sys; from typer.testing import CliRunner; from digitfast.cli.app import app; "
+        "import digitfast.runs.settings; r = CliRunner().invoke(app, ['fit', '--help']); "
+        "assert r.exit_code == 0; "
+        "print([m for m in ('torch', 'fastai', 'numpy') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -53,8 +64,13 @@ def test_every_package_that_is_imported_is_required():
     from setuptools.config.setupcfg import read_configuration
     options = read_configuration(PACKAGE.parent / "setup.cfg")["options"]
     required = {re.match(r"[\w-]+", line).group().lower() for line in options["install_requires"]}
-    extras = [line for extra in ("timm", "onnx", "distributed") for line in options["extras_require"][extra]]
-    optional = {re.match(r"[\w-]+", line).group() for line in extras} - {"onnxscript"}  # torch's exporter imports it
+    extras = [
+        line
+        for extra in ("timm", "onnx", "distributed")
+        for line in options["extras_require"][extra]
+    ]
+    optional = {re.match(r"[\w-]+", line).group() for line in extras}
+    optional -= {"onnxscript"}  # torch's exporter imports it
     imported = set()
     for file in MODULES:
         for node in ast.walk(ast.parse(file.read_text())):
@@ -73,6 +89,10 @@ def test_a_wing_is_described_by_its_docstring_alone(wing):
 
 
 def test_a_wing_imports_only_wings_below_it():
-    done = subprocess.run([Path(sys.executable).with_name("lint-imports"), "--no-logo"], cwd=PACKAGE.parent,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-logo"],
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout

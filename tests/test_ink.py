@@ -76,7 +76,9 @@ def test_lines_of_the_paper_go_and_ink_stays(angle, squares):
         draw.line((0, at, 900, at), fill=170, width=2)
         if squares:
             draw.line((at, 0, at, 900), fill=170, width=2)
-    lines = np.asarray(lines.rotate(angle, Image.Resampling.BICUBIC, fillcolor=255))[220:670, 150:750]
+    lines = np.asarray(lines.rotate(angle, Image.Resampling.BICUBIC, fillcolor=255))[
+        220:670, 150:750
+    ]
     assert agrees(find_ink(np.minimum(page(), lines)).density, truth(), 0.75)
 
 
@@ -101,8 +103,10 @@ def test_a_digit_cut_out_keeps_its_greys():
     assert np.allclose(find_ink(255 - small).density, small / 255, atol=0.01)
 
 
-@pytest.mark.parametrize("factor, how", [(8, Image.Resampling.NEAREST), (20, Image.Resampling.NEAREST),
-                                         (12, Image.Resampling.BICUBIC)])
+@pytest.mark.parametrize(
+    "factor, how",
+    [(8, Image.Resampling.NEAREST), (20, Image.Resampling.NEAREST), (12, Image.Resampling.BICUBIC)],
+)
 def test_an_enlargement_of_a_small_digit_is_found_whole(factor, how):
     small = Image.fromarray(page(size=(560, 560), width=40)).resize((28, 28), Image.Resampling.BOX)
     large = np.asarray(small.resize((28 * factor, 28 * factor), how))
@@ -114,10 +118,15 @@ def test_thick_and_thin_strokes_in_small_and_large_pictures(size):
     for part in (0.012, 0.08):
         image = Image.new("L", size, 220)
         h = size[1]
-        curve = [(x * h, y * h) for x, y in ((0.5, 0.3), (0.8, 0.25), (0.85, 0.45), (0.55, 0.7), (0.9, 0.75))]
+        curve = [
+            (x * h, y * h)
+            for x, y in ((0.5, 0.3), (0.8, 0.25), (0.85, 0.45), (0.55, 0.7), (0.9, 0.75))
+        ]
         truth = Image.new("L", size)
         for canvas, level in ((image, 50), (truth, 255)):
-            ImageDraw.Draw(canvas).line(curve, fill=level, width=max(3, round(part * h)), joint="curve")
+            ImageDraw.Draw(canvas).line(
+                curve, fill=level, width=max(3, round(part * h)), joint="curve"
+            )
         assert agrees(find_ink(np.asarray(image)).density, np.asarray(truth) > 0, 0.6)
 
 
@@ -133,7 +142,9 @@ def test_small_writing_on_a_large_page_is_looked_at_closely():
 
 def test_a_large_picture_is_looked_at_closely_only_where_there_is_ink(monkeypatch):
     looked_at, chances = [], inks.ink_chances
-    monkeypatch.setattr(inks, "ink_chances", lambda grey: looked_at.append(grey.size) or chances(grey))
+    monkeypatch.setattr(
+        inks, "ink_chances", lambda grey: looked_at.append(grey.size) or chances(grey)
+    )
     large = np.full((1500, 2000), 225, np.uint8)
     large[1000:1450, 1300:1900] = page(225, width=6)
     wanted = np.zeros(large.shape, bool)

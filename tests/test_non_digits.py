@@ -14,7 +14,9 @@ FORMED = [kind for kind in non_digits.KINDS if kind != "noise"]
 def source(digits):
     "The tests' own digits as arrays."
     files = sorted((digits / "training").glob("*/*.png"))
-    return np.stack([np.asarray(Image.open(file)) for file in files]), np.array([int(f.parent.name) for f in files])
+    return np.stack([np.asarray(Image.open(file)) for file in files]), np.array(
+        [int(f.parent.name) for f in files]
+    )
 
 
 def rng(seed=0):
@@ -52,7 +54,9 @@ def test_kinds_are_mixed_as_the_table_says(source, monkeypatch):
     monkeypatch.setattr(non_digits, "KINDS", {
         kind: (weight, lambda rng, _, i=i: np.full((28, 28), i, np.uint8))
         for i, (kind, (weight, _)) in enumerate(non_digits.KINDS.items())})
-    counts = np.bincount(non_digits.non_digits(4000, *source, rng())[:, 0, 0], minlength=len(weights))
+    counts = np.bincount(
+        non_digits.non_digits(4000, *source, rng())[:, 0, 0], minlength=len(weights)
+    )
     assert counts / 4000 == pytest.approx(np.array(weights), abs=0.03)
 
 
@@ -61,9 +65,14 @@ def test_marks_have_mnists_form(kind, source):
     for image in draw(kind, source):
         rows, columns = np.nonzero(image > 64)
         assert image.max() > 200 and len(rows) > 10
-        assert max(np.ptp(rows), np.ptp(columns)) in range(17, 20)  # the box of 20, whose edges may be faint
+        assert max(np.ptp(rows), np.ptp(columns)) in range(
+            17, 20
+        )  # the box of 20, whose edges may be faint
         ink = image / image.sum()
-        assert abs((ink.sum(1) @ np.arange(28)) - 13.5) < 2 and abs((ink.sum(0) @ np.arange(28)) - 13.5) < 2
+        assert (
+            abs((ink.sum(1) @ np.arange(28)) - 13.5) < 2
+            and abs((ink.sum(0) @ np.arange(28)) - 13.5) < 2
+        )
 
 
 def test_noise_is_empty_at_times_and_full_at_times(source):
@@ -80,16 +89,28 @@ def test_each_way_of_a_letter_can_be_written(name):
         curves = letters.write(way, rng(), jitter=0)
         assert len(curves) == way.count("/") + 1 and all(len(curve) > 6 for curve in curves)
         corner = next((point for point in points if point.endswith("!")), points[0])
-        nearest = min(np.abs(curve - [int(corner[0]), int(corner[1])]).max(1).min() for curve in curves)
+        nearest = min(
+            np.abs(curve - [int(corner[0]), int(corner[1])]).max(1).min() for curve in curves
+        )
         assert nearest < 1e-9  # the pen goes through the points
         ink = letters.drawn(curves, rng())
-        assert 70 <= max(ink.shape) <= 130 and ink.max() == 1 and ink.min() == 0 and 0.02 < ink.mean() < 0.7
+        assert (
+            70 <= max(ink.shape) <= 130
+            and ink.max() == 1
+            and ink.min() == 0
+            and 0.02 < ink.mean() < 0.7
+        )
 
 
 def test_letters_that_are_read_as_digits_are_left_out():
-    hand, type_ = {*LETTERS, *SIGNS, *UNSURE}, {*non_digits.TYPE, *non_digits.MARKS, *non_digits.TYPE_UNSURE}
+    hand, type_ = (
+        {*LETTERS, *SIGNS, *UNSURE},
+        {*non_digits.TYPE, *non_digits.MARKS, *non_digits.TYPE_UNSURE},
+    )
     assert not READ_AS_DIGITS & (hand | type_)
-    assert not set(UNSURE) & {*LETTERS, *SIGNS} and not set(non_digits.TYPE_UNSURE) & set(non_digits.TYPE)
+    assert not set(UNSURE) & {*LETTERS, *SIGNS} and not set(non_digits.TYPE_UNSURE) & set(
+        non_digits.TYPE
+    )
     assert set("SZsz") <= set(UNSURE) & set(non_digits.TYPE_UNSURE)
 
 
@@ -101,7 +122,9 @@ def test_unsure_letters_come_a_tenth_as_often(monkeypatch):
     stream = rng()
     for _ in range(20000):
         letters.letter(stream)
-    each = [np.mean([written.count(ways) for ways in table.values()]) for table in (UNSURE, LETTERS)]
+    each = [
+        np.mean([written.count(ways) for ways in table.values()]) for table in (UNSURE, LETTERS)
+    ]
     assert each[0] / each[1] == pytest.approx(0.1, abs=0.02)
 
 
@@ -128,18 +151,24 @@ def test_fonts_have_what_is_typed():
 
 
 def test_fonts_show_the_letters_themselves():
-    "Each font's letters look like another's; fonts of symbols, such as cmsy10, have other signs in their places."
+    "Each font's letters look like another's; fonts of symbols, such as cmsy10, have other signs."
     fonts = non_digits.faces(non_digits.FONTS + non_digits.PLAIN_FONTS)
     looks = np.array([[_square(font, name) for name in non_digits.TYPE] for font in fonts])
     looks = (looks - looks.mean(2, keepdims=True)) / looks.std(2, keepdims=True)
-    alike = np.median(np.einsum("alp,blp->abl", looks, looks) / looks.shape[2], axis=2) - 2 * np.eye(len(fonts))
-    assert {font.getname() for font, best in zip(fonts, alike.max(1), strict=True) if best < 0.5} == set()
+    alike = np.median(
+        np.einsum("alp,blp->abl", looks, looks) / looks.shape[2], axis=2
+    ) - 2 * np.eye(len(fonts))
+    assert {
+        font.getname() for font, best in zip(fonts, alike.max(1), strict=True) if best < 0.5
+    } == set()
 
 
 def _square(font: ImageFont.FreeTypeFont, name: str) -> np.ndarray:
     mask = font.getmask(name)
     image = Image.frombytes("L", mask.size, bytes(mask))
-    return np.asarray(image.crop(image.getbbox()).resize((16, 16), Image.Resampling.BOX), float).ravel()
+    return np.asarray(
+        image.crop(image.getbbox()).resize((16, 16), Image.Resampling.BOX), float
+    ).ravel()
 
 
 def _look(font: ImageFont.FreeTypeFont, name: str) -> bytes:
@@ -195,7 +224,9 @@ def test_no_piece_is_a_stroke_or_a_ring(source, monkeypatch):
 
 def test_mirrored_digits_are_mirrored(source):
     checked = non_digits._checked(1, *source)
-    only = non_digits._Digits(np.zeros((10, 28, 28), np.uint8), [np.array([digit]) for digit in range(10)])
+    only = non_digits._Digits(
+        np.zeros((10, 28, 28), np.uint8), [np.array([digit]) for digit in range(10)]
+    )
     only.images[[3, 7], 6:9, 6:22] = only.images[[3, 7], 6:22, 18:22] = 255  # a 7: bar and leg
     ink = non_digits._mirrored(rng(), only)
     assert ink[-10:, :10].mean() > 0.7 and ink[-10:, -10:].mean() < 0.1
@@ -203,7 +234,9 @@ def test_mirrored_digits_are_mirrored(source):
 
 
 def test_joined_digits_lie_side_by_side():
-    squares = non_digits._Digits(np.zeros((10, 28, 28), np.uint8), [np.array([digit]) for digit in range(10)])
+    squares = non_digits._Digits(
+        np.zeros((10, 28, 28), np.uint8), [np.array([digit]) for digit in range(10)]
+    )
     squares.images[:, 4:24, 4:24] = 255
     shapes = np.array([non_digits._joined(rng(seed), squares).shape for seed in range(60)])
     assert (shapes[:, 1] / shapes[:, 0]).mean() > 1.3 and (shapes[:, 1] / shapes[:, 0]).min() > 0.6

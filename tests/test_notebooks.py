@@ -1,4 +1,4 @@
-"""The tutorials as they are kept: executed, small, clean, in an order that leads from one to the next."""
+"""The tutorials are executed, small, clean, and each leads to the next."""
 import ast
 import json
 import re
@@ -11,13 +11,19 @@ import digitfast
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
 LARGEST, LARGEST_TOGETHER = 150_000, 800_000  # bytes
-MACHINE = re.compile(r"(?<!\w)/(?:home|root|Users|tmp|work|var)/|[A-Z]:\\\\")  # a path that is another one elsewhere
+MACHINE = re.compile(
+    r"(?<!\w)/(?:home|root|Users|tmp|work|var)/|[A-Z]:\\\\"
+)  # a path that is another one elsewhere
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
 def cells(path: Path, kind: str) -> list[dict]:
-    return [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == kind]
+    return [
+        cell
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
+        if cell["cell_type"] == kind
+    ]
 
 
 def text(path: Path, kind: str) -> str:
@@ -37,8 +43,19 @@ def test_executed_without_a_fault(path):
 
 @every_notebook
 def test_outputs_are_of_every_machine(path):
-    shown = json.dumps([{**output, "data": {kind: value for kind, value in output.get("data", {}).items()
-                                            if not kind.startswith("image/")}} for output in outputs(path)])
+    shown = json.dumps(
+        [
+            {
+                **output,
+                "data": {
+                    kind: value
+                    for kind, value in output.get("data", {}).items()
+                    if not kind.startswith("image/")
+                },
+            }
+            for output in outputs(path)
+        ]
+    )
     assert not MACHINE.search(shown)
     assert not re.search(r"progress-bar|<style>|Warning|\\r|█", shown)
 
@@ -57,8 +74,12 @@ def test_begins_with_what_it_is_about(path):
 
 @every_notebook
 def test_names_of_digitfast_exist(path):
-    named = {alias.name for node in ast.walk(ast.parse(text(path, "code"))) if isinstance(node, ast.ImportFrom)
-             and node.module == "digitfast" for alias in node.names}
+    named = {
+        alias.name
+        for node in ast.walk(ast.parse(text(path, "code")))
+        if isinstance(node, ast.ImportFrom) and node.module == "digitfast"
+        for alias in node.names
+    }
     assert named and named <= set(digitfast.__all__)
 
 
@@ -74,5 +95,10 @@ def test_each_leads_to_the_next():
 
 
 def test_readme_names_all_in_order():
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Tutorials\n")[1].split("\n## ")[0]
+    section = (
+        (ROOT / "README.md")
+        .read_text(encoding="utf-8")
+        .split("## Tutorials\n")[1]
+        .split("\n## ")[0]
+    )
     assert re.findall(r"\]\(nbs/([^)]+)\)", section) == [path.name for path in NOTEBOOKS]

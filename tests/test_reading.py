@@ -17,7 +17,10 @@ from digitfast.synthetic.photos import synthetic_photo
 @pytest.fixture(scope="module")
 def digit_images(mnist) -> dict[int, np.ndarray]:
     "One clear image of each digit."
-    return {d: np.asarray(Image.open(sorted((mnist / f"testing/{d}").glob("*.png"))[3])) for d in range(10)}
+    return {
+        d: np.asarray(Image.open(sorted((mnist / f"testing/{d}").glob("*.png"))[3]))
+        for d in range(10)
+    }
 
 
 def sheet(digit_images, *numbers: str, gap: int = 30, flip: bool = False) -> Image.Image:
@@ -25,7 +28,9 @@ def sheet(digit_images, *numbers: str, gap: int = 30, flip: bool = False) -> Ima
     page = Image.new("L", (1000, 60 + 150 * len(numbers)), 20 if flip else 235)
     for row, number in enumerate(numbers):
         for i, digit in enumerate(number):
-            ink = Image.fromarray(digit_images[int(digit)]).resize((112, 112), Image.Resampling.BICUBIC)
+            ink = Image.fromarray(digit_images[int(digit)]).resize(
+                (112, 112), Image.Resampling.BICUBIC
+            )
             page.paste(240 if flip else 30, (40 + i * (80 + gap), 40 + 150 * row), ink)
     return page
 
@@ -36,7 +41,10 @@ def test_numbers_line_by_line(digit_images):
     for line, top in zip(reading.lines, (40, 190), strict=True):
         for i, digit in enumerate(line):
             left, upper, right, bottom = digit.box
-            assert 40 + i * 110 - 5 <= left < right <= 40 + i * 110 + 117 and top - 5 <= upper < bottom <= top + 117
+            assert (
+                40 + i * 110 - 5 <= left < right <= 40 + i * 110 + 117
+                and top - 5 <= upper < bottom <= top + 117
+            )
             assert digit.image.shape == (28, 28) and 0.6 < digit.probability <= 1
             assert sum(digit.probabilities.values()) + digit.no_digit == pytest.approx(1)
 
@@ -54,14 +62,21 @@ LETTERS = {
     "K": [[(60, 30), (60, 170)], [(140, 30), (60, 105), (145, 170)]],
     "W": [[(20, 50), (60, 160), (100, 50), (140, 160), (180, 50)]],
     "X": [[(40, 40), (160, 160)], [(160, 40), (40, 160)]],
-    "#": [[(70, 30), (60, 170)], [(130, 30), (120, 170)], [(30, 75), (170, 75)], [(30, 125), (170, 125)]],
+    "#": [
+        [(70, 30), (60, 170)],
+        [(130, 30), (120, 170)],
+        [(30, 75), (170, 75)],
+        [(30, 125), (170, 125)],
+    ],
 }
 
 
 def drawing(*strokes, width: int, size: int = 200) -> Image.Image:
     image = Image.new("L", (size, size), 255)
     for stroke in strokes:
-        ImageDraw.Draw(image).line([tuple(point) for point in stroke], fill=0, width=width, joint="curve")
+        ImageDraw.Draw(image).line(
+            [tuple(point) for point in stroke], fill=0, width=width, joint="curve"
+        )
     return image
 
 
@@ -69,7 +84,9 @@ def drawing(*strokes, width: int, size: int = 200) -> Image.Image:
 @pytest.mark.parametrize("letter", LETTERS)
 def test_no_part_of_a_letter_is_a_digit(letter, width):
     for ink in ("drawing", "auto"):
-        assert read_digits(drawing(*LETTERS[letter], width=width), ink=ink).text.replace(" ", "") in ("", "?")
+        assert read_digits(drawing(*LETTERS[letter], width=width), ink=ink).text.replace(
+            " ", ""
+        ) in ("", "?")
 
 
 def test_a_tangle_of_lines_holds_no_digits():
@@ -85,7 +102,9 @@ def test_digits_that_touch_are_cut_apart_and_a_comma_is_no_digit(digit_images):
     row = Image.new("L", (600, 200), 255)
     left = 60
     for digit in "2743":
-        large = Image.fromarray(digit_images[int(digit)]).resize((112, 112), Image.Resampling.BICUBIC)
+        large = Image.fromarray(digit_images[int(digit)]).resize(
+            (112, 112), Image.Resampling.BICUBIC
+        )
         large = large.crop(large.point(lambda ink: 255 * (ink > 100)).getbbox())
         row.paste(20, (left, 40), large)
         left += large.width - 4
@@ -98,7 +117,11 @@ def test_digits_that_touch_are_cut_apart_and_a_comma_is_no_digit(digit_images):
 
 @pytest.mark.parametrize("ink", ["auto", "drawing"])
 def test_a_digit_whose_stroke_is_broken_is_one(ink):
-    two = drawing([(65, 50), (90, 32), (125, 38), (130, 62), (105, 95)], [(92, 108), (70, 150), (145, 146)], width=9)
+    two = drawing(
+        [(65, 50), (90, 32), (125, 38), (130, 62), (105, 95)],
+        [(92, 108), (70, 150), (145, 146)],
+        width=9,
+    )
     assert len(find_pieces(find_ink(np.asarray(two), "drawing").density)) == 2
     reading = read_digit(two, ink=ink)
     digit = reading.digit
@@ -107,7 +130,9 @@ def test_a_digit_whose_stroke_is_broken_is_one(ink):
 
 
 def test_digits_above_each_other_are_not_one_nor_with_a_line_below(digit_images):
-    column = drawing([(70, 30), (130, 30), (95, 95)], [(105, 102), (100, 170)], width=7)  # 7 and right below it 1
+    column = drawing(
+        [(70, 30), (130, 30), (95, 95)], [(105, 102), (100, 170)], width=7
+    )  # 7 and right below it 1
     assert read_digits(column, ink="drawing").text == "7\n1"
     underlined = drawing([(70, 30), (130, 30), (95, 130)], [(60, 142), (140, 139)], width=7)
     assert read_digits(underlined, ink="drawing").text == "7"
@@ -115,30 +140,57 @@ def test_digits_above_each_other_are_not_one_nor_with_a_line_below(digit_images)
 
 def test_one_digit_small_in_a_corner_of_a_large_photo(digit_images):
     page = Image.new("L", (4000, 3000), 230)
-    page.paste(25, (3600, 150), Image.fromarray(digit_images[4]).resize((200, 200), Image.Resampling.BICUBIC))
+    page.paste(
+        25,
+        (3600, 150),
+        Image.fromarray(digit_images[4]).resize((200, 200), Image.Resampling.BICUBIC),
+    )
     reading = read_digit(page)
     digit = reading.digit
-    assert digit.label == "4" and 3600 <= digit.box[0] < digit.box[2] <= 3800 and max(reading.grey.shape) <= 2000
+    assert (
+        digit.label == "4"
+        and 3600 <= digit.box[0] < digit.box[2] <= 3800
+        and max(reading.grey.shape) <= 2000
+    )
 
 
 def marks(*spans: tuple[int, int], height: int = 40) -> list[Digit]:
     "Digits 7 of one line, from and to those columns."
-    return [Digit("7", "7", 0.9, 0.1, (left, 10, right, 10 + height), np.zeros((28, 28), np.uint8), {})
-            for left, right in spans]
+    return [
+        Digit("7", "7", 0.9, 0.1, (left, 10, right, 10 + height), np.zeros((28, 28), np.uint8), {})
+        for left, right in spans
+    ]
 
 
-@pytest.mark.parametrize("gaps, text", [
-    ([8, 8, 12], "7777"), ([8, 30, 8], "77 77"), ([40, 8, 40, 14], "7 77 77"), ([24, 22, 26, 24], "77777"),
-    ([30, 30, 30], "7777"), ([8], "77"), ([36], "7 7"), ([300, 300, 300], "7 7 7 7")])
+@pytest.mark.parametrize(
+    "gaps, text",
+    [
+        ([8, 8, 12], "7777"),
+        ([8, 30, 8], "77 77"),
+        ([40, 8, 40, 14], "7 77 77"),
+        ([24, 22, 26, 24], "77777"),
+        ([30, 30, 30], "7777"),
+        ([8], "77"),
+        ([36], "7 7"),
+        ([300, 300, 300], "7 7 7 7"),
+    ],
+)
 def test_a_space_is_a_gap_that_is_wide_for_its_line(gaps, text):
     lefts = np.cumsum([0, *(gap + 25 for gap in gaps)]).tolist()
     line = marks(*((left, left + 25) for left in lefts))
-    assert Reading([line], Ink(np.zeros((1, 1), np.float32), True), np.zeros((1, 1), np.uint8)).text == text
+    assert (
+        Reading([line], Ink(np.zeros((1, 1), np.float32), True), np.zeros((1, 1), np.uint8)).text
+        == text
+    )
 
 
 def test_what_lies_around_the_digit_or_comes_in_from_the_edge_is_not_the_one(digit_images):
     page = Image.new("L", (900, 700), 235)
-    page.paste(30, (380, 280), Image.fromarray(digit_images[4]).resize((150, 150), Image.Resampling.BICUBIC))
+    page.paste(
+        30,
+        (380, 280),
+        Image.fromarray(digit_images[4]).resize((150, 150), Image.Resampling.BICUBIC),
+    )
     ring = page.copy()
     ImageDraw.Draw(ring).ellipse((310, 200, 600, 510), outline=40, width=10)
     pen = page.copy()
@@ -149,8 +201,12 @@ def test_what_lies_around_the_digit_or_comes_in_from_the_edge_is_not_the_one(dig
 
 
 def test_nothing_is_no_digit():
-    for empty in (np.zeros((300, 400), np.uint8), np.full((300, 400), 255, np.uint8), np.zeros((28, 28), np.uint8),
-                  np.zeros((1, 1), np.uint8)):
+    for empty in (
+        np.zeros((300, 400), np.uint8),
+        np.full((300, 400), 255, np.uint8),
+        np.zeros((28, 28), np.uint8),
+        np.zeros((1, 1), np.uint8),
+    ):
         reading = read_digit(empty)
         digit = reading.digit
         assert digit is None and reading.text == "" and read_digits(empty).lines == []
@@ -159,21 +215,38 @@ def test_nothing_is_no_digit():
 def test_mnist_images_are_read_as_they_come(mnist):
     files = sorted((mnist / "testing").glob("*/*.png"))[::100]
     right = [read_digit(f).digit for f in files]
-    assert np.mean([d is not None and d.guess == f.parent.name for d, f in zip(right, files, strict=True)]) >= 0.98
+    assert (
+        np.mean(
+            [d is not None and d.guess == f.parent.name for d, f in zip(right, files, strict=True)]
+        )
+        >= 0.98
+    )
 
 
 def test_synthetic_photos(mnist):
     files = sorted((mnist / "training").glob("*/*.png"))[::1000]
     rng = np.random.default_rng(5)
-    digits = [read_digit(synthetic_photo(np.asarray(Image.open(f))[None], rng, (800, 600)).image).digit for f in files]
-    assert np.mean([d is not None and d.guess == f.parent.name for d, f in zip(digits, files, strict=True)]) >= 0.85
+    digits = [
+        read_digit(synthetic_photo(np.asarray(Image.open(f))[None], rng, (800, 600)).image).digit
+        for f in files
+    ]
+    assert (
+        np.mean(
+            [d is not None and d.guess == f.parent.name for d, f in zip(digits, files, strict=True)]
+        )
+        >= 0.85
+    )
 
 
 def test_another_network_may_read(digit_images):
     packed = Predictor.packed()
     strict = Predictor(packed.network, packed.vocab, packed.no_digit, threshold=1.1)
     reading = read_digits(sheet(digit_images, "42"), strict)
-    assert reading.text == "??" and {d.answer for d in reading.lines[0]} == {"unsure"} and reading.digits == []
+    assert (
+        reading.text == "??"
+        and {d.answer for d in reading.lines[0]} == {"unsure"}
+        and reading.digits == []
+    )
 
 
 def test_a_picture_that_falls_into_thousands_of_parts_does_not_keep_others_waiting(monkeypatch):
@@ -184,9 +257,17 @@ def test_a_picture_that_falls_into_thousands_of_parts_does_not_keep_others_waiti
             combs[top:top + 8, left:left + 3] = 0
     predictor = Predictor.packed()
     chances = Predictor.chances
-    monkeypatch.setattr(Predictor, "chances", lambda self, images: asked.append(len(images)) or chances(self, images))
+    monkeypatch.setattr(
+        Predictor,
+        "chances",
+        lambda self, images: asked.append(len(images)) or chances(self, images),
+    )
     reading = read_digits(combs, predictor, ink="drawing")
-    assert reading.lines and sum(map(len, reading.lines)) <= MOST_PIECES and sum(asked) <= MOST_PARTS * MOST_PIECES
+    assert (
+        reading.lines
+        and sum(map(len, reading.lines)) <= MOST_PIECES
+        and sum(asked) <= MOST_PARTS * MOST_PIECES
+    )
 
 
 def test_bad_picture_is_named(tmp_path):
@@ -197,15 +278,25 @@ def test_bad_picture_is_named(tmp_path):
 
 def test_command_line(run_cli, digit_images, tmp_path):
     sheet(digit_images, "42").save(tmp_path / "my photo é.png")
-    code, out, err = run_cli("read", "my photo é.png", "--boxes", "boxes.png", "--steps", "steps.png")
+    code, out, err = run_cli(
+        "read", "my photo é.png", "--boxes", "boxes.png", "--steps", "steps.png"
+    )
     assert (code, err) == (0, "") and out.startswith("my photo é.png  42  ") and out.count("%") == 2
-    assert Image.open(tmp_path / "boxes.png").size == (1000, 210) and Image.open(tmp_path / "steps.png").size[0] > 900
+    assert (
+        Image.open(tmp_path / "boxes.png").size == (1000, 210)
+        and Image.open(tmp_path / "steps.png").size[0] > 900
+    )
     code, out, err = run_cli("read", "--json", "my photo é.png")
     assert json.loads(out)[0]["text"] == "42" and len(json.loads(out)[0]["lines"][0][0]["box"]) == 4
     sheet(digit_images, "8").save(tmp_path / "8.png")
     (tmp_path / "bad.png").write_text("no image")
     code, out, err = run_cli("predict", "bad.png", "8.png", "absent.png")
-    assert code == 1 and out.startswith("8.png  8  ") and err.count("\n") == 2 and "Traceback" not in err
+    assert (
+        code == 1
+        and out.startswith("8.png  8  ")
+        and err.count("\n") == 2
+        and "Traceback" not in err
+    )
     assert json.loads(run_cli("predict", "--json", "8.png")[1])[0]["answer"] == "8"
     Image.new("L", (200, 200), 255).save(tmp_path / "empty.png")
     assert run_cli("predict", "empty.png")[1] == "empty.png  no digit\n"
@@ -222,5 +313,7 @@ def test_figures_are_checked_before_anything_is_drawn(digit_images, tmp_path):
     draw_boxes(page, reading, tmp_path / "b.png")
     draw_steps(reading, tmp_path / "s.png")
     drawn = np.asarray(Image.open(tmp_path / "b.png"))
-    assert drawn.shape == (210, 1000, 3) and (drawn[..., 1] > drawn[..., 0] + 40).any()  # a green box
+    assert (
+        drawn.shape == (210, 1000, 3) and (drawn[..., 1] > drawn[..., 0] + 40).any()
+    )  # a green box
     assert np.asarray(Image.open(tmp_path / "s.png")).std() > 20

@@ -31,7 +31,9 @@ def test_shapes_that_lie_around_each_other_without_end_are_not_all_kept():
     for i in range(10, 580, 6):  # an L in an L, a hundred times
         density[i:i + 2, i:590] = density[i:590, i:i + 2] = 1
     areas = [p.height * p.width for p in find_pieces(density)]
-    assert len(areas) > 20 and sum(areas) < 9 * density.size < sum((590 - i)**2 for i in range(10, 580, 6))
+    assert len(areas) > 20 and sum(areas) < 9 * density.size < sum(
+        (590 - i) ** 2 for i in range(10, 580, 6)
+    )
 
 
 def test_lines_are_read_from_top_to_bottom_even_where_they_fall():
@@ -120,14 +122,22 @@ def test_a_pen_on_the_page_neither_decides_what_is_small_nor_joins_the_lines_bes
 
 
 def test_small_writing_below_a_title_is_in_lines_of_its_own():
-    title, long_title = ([(left, 10, left + 20, 110) for left in range(60, end, 40)] for end in (140, 360))
+    title, long_title = (
+        [(left, 10, left + 20, 110) for left in range(60, end, 40)] for end in (140, 360)
+    )
     for large, small in ((title, bars((165, 30))), (long_title, bars((165, 30), lefts=[60, 120]))):
         lines = text_lines(find_pieces(ink(*large, *small)))
-        assert [[p.left + 1 for p in line] for line in lines] == [[b[0] for b in large], [b[0] for b in small]]
+        assert [[p.left + 1 for p in line] for line in lines] == [
+            [b[0] for b in large],
+            [b[0] for b in small],
+        ]
 
 
 def test_columns_of_a_table_are_read_row_by_row():
-    boxes = [(left, top + jitter, left + 4, top + 12 + jitter) for top, sign in ((20, 1), (50, -1), (80, 1), (110, -1))
-             for left, jitter in ((20, sign), (28, 0), (200, -sign), (380, 2 * sign))]
+    boxes = [
+        (left, top + jitter, left + 4, top + 12 + jitter)
+        for top, sign in ((20, 1), (50, -1), (80, 1), (110, -1))
+        for left, jitter in ((20, sign), (28, 0), (200, -sign), (380, 2 * sign))
+    ]
     lines = text_lines(find_pieces(ink(*boxes)))
     assert [[p.left + 1 for p in line] for line in lines] == [[20, 28, 200, 380]] * 4
