@@ -1,5 +1,6 @@
 import copy
 import itertools
+import pickle
 
 import pytest
 import torch
@@ -130,3 +131,32 @@ def test_choose_precision(monkeypatch):
     assert choose_precision("auto", digit_net(), CPU) == "fp32"
     with pytest.raises(BadSetting, match="fp16.*GPU"):
         choose_precision("fp16", digit_net(), CPU)
+
+
+def pickled(model):
+    return pickle.loads(pickle.dumps(model))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
+def test_a_copy_made_in_training_is_a_network_of_its_own(copied):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3, padding=1), torch.nn.Flatten(),
+                                torch.nn.Linear(8, 3))
+    images = torch.rand(4, 1, 2, 2)
+    with training_arithmetic(model, torch.device("cpu"), "bf16"):
+        copy_of_model = copied(model).eval()
+        before = copy_of_model(images)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.zero_()
+        assert torch.equal(copy_of_model(images), before)
+        assert copy_of_model.train()(images).dtype == torch.float32
+    assert model(images).abs().max() == 0 and "forward" not in vars(model)
+
+
+def test_a_traced_network_trains_in_fp32():
+    traced = torch.jit.trace(torch.nn.Conv2d(1, 2, 3), torch.rand(1, 1, 4, 4))
+    assert choose_precision("auto", traced, torch.device("cpu")) == "fp32"
+    with pytest.raises(BadSetting, match="precision='fp32'"), training_arithmetic(
+            traced, torch.device("cpu"), "bf16"):
+        pass

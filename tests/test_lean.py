@@ -8,7 +8,7 @@ from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
 
-from digitfast import digit_dls
+from digitfast import digit_dls, simple_learner
 from digitfast.models.digit_nets import simple_net
 from digitfast.training.lean import LeanLearner, channels_last
 
@@ -97,3 +97,45 @@ def test_channels_last(shape):
     assert y.stride(1) == 1
     out = torch.nn.Conv2d(shape[1], 8, 3)(y)
     assert out.is_contiguous(memory_format=torch.channels_last) and not out.is_contiguous()
+
+
+class Counts(Callback):
+    def __init__(self):
+        self.batches = 0
+
+    def after_batch(self):
+        self.batches += 1
+
+
+class Traces(Callback):
+    def __init__(self):
+        self.events = []
+
+    def __call__(self, event_name):
+        self.events.append(event_name)
+
+
+def test_callbacks_that_come_and_go_between_trainings(digits):
+    learn = simple_learner(digit_dls(digits, bs=32, num_workers=0))
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, 1e-3)
+        counts = Counts()
+        counts.learn = learn
+        learn.cbs.append(counts)
+        learn.fit(1, 1e-3)
+        batches = counts.batches
+        learn.cbs = learn.cbs.filter(lambda cb: cb is not counts)
+        learn.fit(1, 1e-3)
+    assert batches == counts.batches == 9 + 1  # of training and of validation
+
+
+def test_a_callback_that_takes_all_events_gets_them(digits):
+    found = []
+    for cls in (Learner, LeanLearner):
+        learn = cls(digit_dls(digits, bs=32, num_workers=0), simple_net(),
+                    loss_func=CrossEntropyLossFlat(), path=".")
+        traces = Traces()
+        with learn.no_bar(), learn.no_logging():
+            learn.fit(1, 1e-3, cbs=traces)
+        found.append(traces.events)
+    assert found[0] == found[1] and len(found[0]) > 80

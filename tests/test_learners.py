@@ -5,7 +5,7 @@ import pytest
 import torch
 from fastai.interpret import ClassificationInterpretation
 from fastai.learner import Learner, load_learner
-from fastai.losses import CrossEntropyLossFlat
+from fastai.losses import BaseLoss, CrossEntropyLossFlat
 from fastai.vision.models import resnet18
 
 from digitfast import (
@@ -175,3 +175,16 @@ def test_dls_that_vision_learner_gave_three_channels(digits, monkeypatch):
     with pytest.raises((BadSetting, ZeroDivisionError)):
         vision_learner(dls, resnet18)
     assert dls.one_batch()[0].shape[1] == 1 and next(digitnet_learner(dls).model.parameters()).shape[1] == 1
+
+
+@pytest.mark.parametrize("loss", [
+    torch.nn.functional.nll_loss, torch.nn.NLLLoss(), NLLLossFlat(), BaseLoss(torch.nn.NLLLoss)],
+    ids=["nll_loss", "NLLLoss", "NLLLossFlat", "BaseLoss"])
+def test_article_learner_keeps_its_log_softmax_for_losses_that_take_log_probabilities(dls, loss):
+    learn = article_learner(dls, loss_func=loss)
+    assert isinstance(learn.model[-1], torch.nn.LogSoftmax)
+
+
+def test_article_learner_gives_logits_to_other_losses(dls):
+    learn = article_learner(dls, loss_func=CrossEntropyLossFlat())
+    assert isinstance(learn.model[-1], torch.nn.Linear)

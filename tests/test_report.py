@@ -146,3 +146,16 @@ def test_a_run_is_left_as_it_was(made, no_cross_validation):
     gather_evidence(find_run(run.path))
     assert before == {file.name: file.read_bytes() for file in run.path.iterdir()}
     assert json.loads(before["summary.json"]) == run.summary
+
+
+def test_the_generators_of_the_caller_are_left_as_they_are(made, no_cross_validation):
+    import random
+
+    import torch
+    from fastai.torch_core import set_seed
+    run, drawn = made(), []
+    for seed in (1, 2):
+        set_seed(seed)
+        gather_evidence(run)
+        drawn.append((random.random(), np.random.rand(), torch.rand(1).item()))
+    assert all(first != second for first, second in zip(*drawn, strict=True))

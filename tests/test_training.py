@@ -265,3 +265,11 @@ def test_memory_is_kept_only_where_the_c_library_takes_both_settings(monkeypatch
     training.keep_freed_memory()
     assert found == set_
     assert training.LARGEST_KEPT <= 2**25  # the most that glibc accepts before 2.35
+
+
+@pytest.mark.parametrize("images", [
+    torch.rand(5, 28, 28), torch.zeros(5, 1, 28, 28, dtype=torch.uint8),
+    torch.zeros(0, 28, 28, dtype=torch.uint8), [[1, 2]]], ids=["floats", "channels", "none", "lists"])
+def test_images_of_non_digits(images):
+    with pytest.raises(BadSetting, match=r"must be a tensor of uint8 \[n, h, w\]"):
+        NonDigits(images)

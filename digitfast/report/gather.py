@@ -20,6 +20,7 @@ from digitfast.evaluation.label_errors import (
 )
 from digitfast.inference.predictor import Predictor
 from digitfast.runs.folders import Run
+from digitfast.training.state import random_state_kept
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -70,9 +71,10 @@ def gather_evidence(
     settings = run.summary["settings"]
     kept = {key: settings[key] for key in ("bs", "holdout", "seed", "size")}
     path = digits_path(settings["source"], fetch=False)
-    dls = digit_dls(path, **kept, resident=True)
-    small = (dls if kept["size"] == SIDE
-             else digit_dls(path, **{**kept, "size": SIDE}, resident=True))
+    with random_state_kept():  # the seed settles the held-out images, and nothing else here
+        dls = digit_dls(path, **kept, resident=True)
+        small = (dls if kept["size"] == SIDE
+                 else digit_dls(path, **{**kept, "size": SIDE}, resident=True))
     read = time.perf_counter()
     predictor = _same_classes(run.predictor(), dls)
     labels, vocab = dls.valid.labels.cpu().numpy(), list(dls.vocab)

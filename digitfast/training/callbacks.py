@@ -162,6 +162,12 @@ class NonDigits(Callback):
         if not 0 < share <= 1:
             raise BadSetting("non_digits must be above 0 and at most 1 (non-digits per digit), "
                              f"such as 0.2, not {share}")
+        of_bytes = isinstance(images, torch.Tensor) and images.dtype == torch.uint8
+        if not (of_bytes and images.dim() == 3 and len(images)):
+            what = (f"{images.dtype} {list(images.shape)}" if isinstance(images, torch.Tensor)
+                    else type(images).__name__)
+            raise BadSetting("images of non-digits must be a tensor of uint8 [n, h, w], n at least "
+                             f"1, not {what}")
         self.images = images
         self.share = share
 

@@ -47,7 +47,8 @@ _BATCH_EVENTS = [name for name in vars(event)
 
 def waits_for(cb: Callback, event_name: str) -> bool:
     "Return whether `cb` has a method for an event."
-    return hasattr(type(cb), event_name) or event_name in vars(cb)
+    overridden = type(cb).__call__ is not Callback.__call__  # which then gets every event
+    return overridden or hasattr(type(cb), event_name) or event_name in vars(cb)
 
 
 def can_capture(

@@ -31,6 +31,7 @@ class LeanLearner(Learner):
 
     captured_step: CapturedStep | None = None  # of the present training
     _asked: list[Callback] | None = None  # callbacks that get events of a batch; None: all
+    _there: tuple[int, ...] = ()  # ids of the callbacks that `_waiting` was made from
 
     def __init__(self, *args, path: str | Path | None = None, **kwargs):
         self._waiting = {}  # event: the callbacks that have a method for it
@@ -38,23 +39,19 @@ class LeanLearner(Learner):
 
     def __getstate__(self):
         # a pickled Path can be opened only on the system that it comes from
-        return {**super().__getstate__(), "path": str(self.path), "_waiting": {}}
+        return {**super().__getstate__(), "path": str(self.path), "_waiting": {}, "_there": ()}
 
     def __setstate__(self, state: dict):
         super().__setstate__({**state, "path": Path(state["path"])})
-
-    def add_cb(self, cb):
-        self._waiting.clear()
-        return super().add_cb(cb)
-
-    def remove_cb(self, cb):
-        self._waiting.clear()
-        return super().remove_cb(cb)
 
     def __call__(self, event_name):
         if event_name not in _inner_loop:
             super().__call__(event_name)
             return
+        there = tuple(map(id, self.cbs))
+        if there != self._there:  # `cbs` is a list that anybody may change
+            self._waiting.clear()
+            self._there = there
         waiting = self._waiting.get(event_name)
         if waiting is None:
             asked = self.cbs.sorted("order") if self._asked is None else self._asked

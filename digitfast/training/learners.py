@@ -90,7 +90,8 @@ def digit_learner(
     build = find_architecture(arch) if isinstance(arch, str) else arch
     shape = _image_shape(dls)
     path = Path(kwargs.pop("path", None) or ".")
-    if isinstance(arch, str) and arch in ARCHITECTURES:
+    own_part = {"cut", "custom_head"} & kwargs.keys()  # which need not take any memory layout
+    if isinstance(arch, str) and arch in ARCHITECTURES and not own_part:
         kwargs = _channels_last(kwargs)
     try:
         with warnings.catch_warnings():
@@ -127,11 +128,17 @@ def _our_learner(
     network = find_ours(arch)(_image_shape(dls), _class_count(dls))
     takes_logits = not isinstance(network[-1], nn.LogSoftmax)
     kwargs = _with_loss(dls, kwargs, PlainCrossEntropyLoss if takes_logits else NLLLossFlat)
-    if not takes_logits and not isinstance(kwargs["loss_func"], (NLLLossFlat, nn.NLLLoss)):
+    if not takes_logits and not _takes_log_probabilities(kwargs["loss_func"]):
         network = network[:-1]
     if any(isinstance(module, nn.Conv2d) for module in network):
         kwargs = _channels_last(kwargs)
     return LeanLearner(dls, network, **kwargs)
+
+
+def _takes_log_probabilities(loss: Callable) -> bool:
+    "Return whether `loss` is torch's `NLLLoss` or `nll_loss`, perhaps within one of fastai's."
+    func = getattr(loss, "func", loss)  # of fastai's `BaseLoss`, or of a `partial`
+    return isinstance(func, nn.NLLLoss) or func in (nn.functional.nll_loss, nn.NLLLoss)
 
 
 def _class_count(dls: DataLoaders) -> int:

@@ -34,6 +34,8 @@ def choose_precision(
         raise BadSetting("precision='fp16' needs a CUDA GPU; use bf16, fp32 or auto")
     if precision != "auto":
         return precision
+    if isinstance(model, torch.jit.ScriptModule):  # which computes as it was compiled
+        return "fp32"
     if not any(isinstance(module, _ConvNd) for module in model.modules()):
         return "fp32"
     if device.type == "cuda":
@@ -68,6 +70,9 @@ def low_precision_training(
 
     It does so in the operations that torch's autocast considers safe.
     """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise BadSetting("a scripted or traced network computes as it was compiled; take "
+                         "precision='fp32', or train it before it is compiled")
     forward = model.forward
 
     def forward_in_low_precision(*args, **kwargs):
@@ -81,12 +86,32 @@ def low_precision_training(
         yield
 
 
+class _Forward:
+    "A replaced `forward` of a module. Copies of the module, in memory or in files, do not have it."
+
+    def __init__(self, module: nn.Module, own: Callable | None, compute: Callable):
+        self.module = module
+        self.own = own  # the `forward` that it replaces in the module itself, if any
+        self.compute = compute
+
+    def __call__(self, *args, **kwargs):
+        return self.compute(*args, **kwargs)
+
+    def __reduce__(self):
+        if self.own is not None:
+            return _unchanged, (self.own,)
+        return getattr, (self.module, "forward")  # the class's, as the copy has no other yet
+
+
+def _unchanged(own: Callable) -> Callable:
+    return own
+
+
 @contextmanager
 def _replaced_forward(module: nn.Module, forward: Callable) -> Iterator[None]:
     "While the context lasts, `module` has this `forward`; then restore the previous one."
     own = vars(module).get("forward")  # of a compiled model, for example
-    forward.digitfast = True  # for `plain_forward`
-    module.forward = forward
+    module.forward = _Forward(module, own, forward)
     try:
         yield
     finally:
@@ -101,7 +126,7 @@ def plain_forward(
 ) -> Iterator[None]:
     "While the context lasts, undo all replacements of `forward` that this module has made."
     changed = {module: vars(module).pop("forward") for module in model.modules()
-               if getattr(vars(module).get("forward"), "digitfast", False)}
+               if isinstance(vars(module).get("forward"), _Forward)}
     try:
         yield
     finally:
