@@ -3,9 +3,12 @@
 The arguments of `train_run`, the options of `digitfast fit` and the keys of settings.ini are made
 from the fields of `Recipe`.
 """
-from dataclasses import dataclass, field
+import os
+from dataclasses import Field, dataclass, field, fields
 from math import inf
-from typing import Any
+from numbers import Integral, Real
+from types import NoneType
+from typing import Any, get_args
 
 from digitfast.errors import BadSetting
 from digitfast.registry import ARCHITECTURES, LOGS, OPTIMIZERS, PRECISIONS, SCHEDULES, unknown
@@ -22,8 +25,8 @@ class Recipe:
 
     What depends on the digits, the network or the machine is checked later.
 
-    Raises: `BadSetting` for a value out of range, `UnknownName` for an unknown schedule or
-    precision.
+    Raises: `BadSetting` for a value of another type or out of range, `UnknownName` for an unknown
+    schedule or precision.
     """
 
     source: str = _setting("mnist", (
@@ -74,6 +77,11 @@ class Recipe:
         "and steps.csv are always written. Default: none."))
 
     def __post_init__(self):
+        for setting in fields(self):
+            object.__setattr__(self, setting.name, _typed(setting, getattr(self, setting.name)))
+        object.__setattr__(self, "runs", os.path.expanduser(self.runs))
+        if self.name is not None and not self.name.isprintable():
+            raise BadSetting(f"name must be printable and on one line, not {self.name!r}")
         check_training(self.epochs, self.lr, self.schedule, self.precision)
         check_seed(self.seed)
         if self.wd is not None and not 0 <= self.wd < inf:
@@ -83,6 +91,21 @@ class Recipe:
         if not 0 <= self.non_digits <= 1:
             raise BadSetting("non_digits must be 0 to 1 (non-digits per digit), such as 0.2, "
                              f"not {self.non_digits}")
+
+
+def _typed(setting: Field, value: Any) -> Any:
+    "Return `value` as the type of `setting`: of a path its text, of numpy's numbers Python's."
+    kinds = get_args(setting.type) or (setting.type,)
+    if value is None and NoneType in kinds:
+        return None
+    if str in kinds and isinstance(value, (str, os.PathLike)):
+        return os.fspath(value)
+    if int in kinds and isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)
+    if float in kinds and isinstance(value, Real) and not isinstance(value, bool):
+        return float(value)
+    kind = {str: "text", int: "a whole number", float: "a number"}[kinds[0]]
+    raise BadSetting(f"{setting.name} must be {kind}, not {value!r}")
 
 
 def check_training(
@@ -96,14 +119,16 @@ def check_training(
         raise unknown("precision", precision, PRECISIONS)
     if schedule not in SCHEDULES:
         raise unknown("schedule", schedule, SCHEDULES)
-    if not (isinstance(epochs, int) and epochs >= 1):
+    if not (isinstance(epochs, Integral) and epochs >= 1):
         raise BadSetting(f"epochs must be a whole number of at least 1, not {epochs!r}")
+    if isinstance(lr, slice) and lr.stop is None:
+        raise BadSetting(f"lr must be a number or slice(lowest, highest), not {lr!r}")
     for rate in (lr.start, lr.stop) if isinstance(lr, slice) else (lr,):
-        if rate is not None and not (isinstance(rate, (int, float)) and 0 < rate < inf):
+        if rate is not None and not (isinstance(rate, Real) and 0 < rate < inf):
             raise BadSetting(f"lr must be a number above 0, such as 0.003, not {lr!r}")
 
 
 def check_seed(seed: int) -> None:
     "Raise `BadSetting` for a seed that numpy does not accept."
-    if not (isinstance(seed, int) and 0 <= seed < 2**32):
+    if not (isinstance(seed, Integral) and 0 <= seed < 2**32):
         raise BadSetting(f"seed must be a whole number from 0 to {2**32 - 1}, not {seed!r}")

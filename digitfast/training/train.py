@@ -1,6 +1,7 @@
 """Train a given `Learner`."""
 import ctypes
 from contextlib import ExitStack, suppress
+from numbers import Real
 
 import fastai.callback.schedule  # noqa: F401 - gives Learner fit_one_cycle
 import torch
@@ -41,6 +42,7 @@ def train_learner(
     Raises: `BadSetting`, `UnknownName`, `Diverged`, `ProcessEnded`.
     """
     check_training(epochs, lr, schedule, precision)
+    lr = float(lr) if isinstance(lr, Real) else lr  # fastai takes numpy's numbers for lists
     _check_monitors(learn, cbs)
     keep_freed_memory()
     fit = getattr(learn, SCHEDULES[schedule])
