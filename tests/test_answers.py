@@ -1,5 +1,6 @@
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -100,3 +101,21 @@ def test_names_that_are_no_text_in_json(run_cli, pictures):
     code, out, err = run_cli("predict", "--json", strange)
     assert (code, err) == (0, "")
     assert json.loads(out)[0]["file"] == strange
+
+
+def test_figures_do_not_overwrite_the_picture_or_each_other(pictures, tmp_path):
+    picture = pictures / "a.png"
+    before = picture.read_bytes()
+    with pytest.raises(BadSetting, match="a.png is named twice; .*a-drawn.png"):
+        read_pictures([picture], boxes=picture)
+    with pytest.raises(BadSetting, match="a.png is named twice"):
+        predict_pictures([picture], steps=picture)
+    with pytest.raises(BadSetting, match="x.png is named twice"):
+        read_pictures([picture], boxes=tmp_path / "x.png", steps=tmp_path / "x.png")
+    assert picture.read_bytes() == before
+
+
+def test_as_they_are_unsure_answers_are_unsure(digits):
+    predictor = replace(Predictor.packed(), threshold=1.1)
+    answer, = predict_pictures([digits / "training/0/0.png"], predictor, as_is=True)
+    assert (answer["answer"], answer["digit"], answer["guess"]) == ("unsure", None, "0")

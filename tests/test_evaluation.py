@@ -3,7 +3,8 @@ import copy
 import pytest
 import torch
 
-from digitfast.errors import BadData
+from digitfast import open_learner, save_learner, train_learner
+from digitfast.errors import BadData, BadSetting
 from digitfast.evaluation.evaluate import evaluate_learner, predict_files
 
 
@@ -58,3 +59,16 @@ def test_predict_files_answers_all(trained, digits, tmp_path):
     assert [a["file"] for a in answers[2:14]] == sorted(str(f) for f in (digits / "testing/1").iterdir())
     (tmp_path / "empty").mkdir()
     assert "holds no pictures" in predict_files(trained, [tmp_path / "empty"])[0]["error"]
+
+
+def test_of_a_folder_with_splits_the_test_images_are_evaluated(trained, digits):
+    assert evaluate_learner(trained, digits).n == 120
+
+
+def test_a_loaded_learner_has_no_images_to_evaluate_on(trained, tmp_path):
+    save_learner(trained, tmp_path / "it.pkl")
+    loaded = open_learner(tmp_path / "it.pkl", trust=True)
+    with pytest.raises(BadData, match="name a folder of images"):
+        evaluate_learner(loaded)
+    with pytest.raises(BadSetting, match="no batch of training images"):
+        train_learner(loaded, 1)

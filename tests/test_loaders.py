@@ -157,7 +157,7 @@ def test_bad_holdout(digits, holdout):
 
 @pytest.mark.parametrize("bs", [0, -3, 301])
 def test_bad_batch_size(digits, bs):
-    with pytest.raises(BadSetting, match=f"bs={bs}"):
+    with pytest.raises(BadSetting, match=f"bs must .*not {bs}"):
         digit_dls(digits, bs=bs)
 
 
@@ -349,3 +349,36 @@ def test_facts_of_three_splits_name_each(copy_of_digits):
     shutil.copytree(copy_of_digits / "test", copy_of_digits / "valid")
     assert {split: sum(counts.values()) for split, counts in folder_facts(str(copy_of_digits))["counts"].items()} == {
         "train": 300, "valid": 120, "test": 120}
+
+
+@pytest.mark.parametrize("change", [
+    lambda dls: dls.add_tfms([Transform(lambda samples: samples)], "before_batch"),
+    lambda dls: setattr(dls, "train", dls.train.new(create_batch=dls.train.create_batch)),
+    lambda dls: setattr(dls, "train", dls.train.new(create_item=dls.train.create_item)),
+    lambda dls: dls.train_ds.tls[0].tfms.add(Transform(lambda image: image)),
+    lambda dls: setattr(dls.train_ds.tls[1], "items", list(dls.train_ds.tls[1].items)[::-1]),
+], ids=["before_batch", "create_batch", "create_item", "pictures", "labels"])
+def test_what_is_changed_about_items_is_done_from_their_files(digits, change):
+    dls = digit_dls(digits, bs=32, num_workers=0)
+    assert not dls.train.reads_files()
+    change(dls)
+    assert dls.train.reads_files()
+
+
+def test_numpys_numbers(digits):
+    dls = digit_dls(digits, bs=np.int64(32), seed=np.int64(3), num_workers=0)
+    assert len(dls.one_batch()[0]) == 32
+
+
+@pytest.mark.parametrize("bs", [0, "64", 1.5, None])
+def test_batch_sizes(digits, bs):
+    with pytest.raises(BadSetting, match="bs must be a whole number of at least 1, not"):
+        digit_dls(digits, bs=bs)
+
+
+def test_a_holdout_that_takes_all_of_a_class(copy_of_digits):
+    for file in sorted((copy_of_digits / "training/3").iterdir())[1:]:
+        file.unlink()
+    with pytest.raises(BadSetting, match="holdout=0.9 leaves no training image of .*3"):
+        for seed in range(9):  # nine in ten of them hold it out
+            digit_dls(copy_of_digits, bs=2, holdout=0.9, seed=seed, num_workers=0)

@@ -2,10 +2,11 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
 from digitfast import Predictor, read_digit, read_digits
-from digitfast.errors import BadImage
+from digitfast.errors import BadImage, BadSetting
 from digitfast.reading.cuts import MOST_PARTS
 from digitfast.reading.figures import check_figures, draw_boxes, draw_steps
 from digitfast.reading.ink import Ink, find_ink
@@ -317,3 +318,9 @@ def test_figures_are_checked_before_anything_is_drawn(digit_images, tmp_path):
         drawn.shape == (210, 1000, 3) and (drawn[..., 1] > drawn[..., 0] + 40).any()
     )  # a green box
     assert np.asarray(Image.open(tmp_path / "s.png")).std() > 20
+
+
+@pytest.mark.parametrize("other", ["my-run", torch.nn.Linear(1, 1)], ids=["name", "network"])
+def test_what_is_no_predictor_is_named(other):
+    with pytest.raises(BadSetting, match="predictor must be a Predictor, not .*predictor_of"):
+        read_digits(np.zeros((99, 99), np.uint8), other)

@@ -18,6 +18,7 @@ from digitfast import (
     train_run,
 )
 from digitfast.data.loaders import folder_facts
+from digitfast.errors import BadData
 from digitfast.runs import run as runs
 from digitfast.runs.folders import is_unfinished, unfinished_runs
 from digitfast.runs.settings import named_runs, read_settings
@@ -231,7 +232,7 @@ def test_a_damaged_summary_hides_no_other_run(quick, tmp_path):
     ({"wd": -1.0}, BadSetting, "wd must be 0 or more, not -1"),
     ({"opt": "basic", "wd": 0.1}, BadSetting, "no weight decay"),
     ({"augment": -1.0}, BadSetting, "strength -1"), ({"augment": 9.0}, BadSetting, "strength 9"),
-    ({"ema": 1.0}, BadSetting, "decay 1"), ({"label_smoothing": 1.0}, BadSetting, "smoothing of 1"),
+    ({"ema": 1.0}, BadSetting, "decay .*not 1"), ({"label_smoothing": 1.0}, BadSetting, "smoothing must .*not 1"),
     ({"log": "tensorbord"}, UnknownName, "Did you mean tensorboard"),
     ({"precision": "bf6"}, UnknownName, "Did you mean bf16"),
     pytest.param({"precision": "fp16"}, BadSetting, "GPU", marks=pytest.mark.skipif(
@@ -296,3 +297,37 @@ def test_checkpoints_that_cannot_be_removed_do_not_fail_the_run(quick, monkeypat
         remove(path, *args, **kwargs)
     monkeypatch.setattr(module, name, full)
     assert train_run(**quick).summary["accuracy"] > 0
+
+
+def test_a_run_stands_for_its_name(quick):
+    run = train_run(**quick)
+    assert find_run(run) is run
+    with pytest.raises(BadSetting, match="is finished"):
+        resume_run(run)
+
+
+@pytest.mark.parametrize("change", [
+    {"accuracy": None}, {"settings": []}, {"settings": {}}, {"seconds": {}}, {"data": None},
+    {"accuracy_interval_95": [1]}, {"calibration": [1]}, {"validation_images": "120"}], ids=str)
+def test_a_summary_with_other_kinds_of_values_is_damaged(quick, change):
+    run = train_run(**quick)
+    (run.path / "summary.json").write_text(json.dumps({**run.summary, **change}))
+    assert list_runs() == []
+    with pytest.raises(RunNotFound, match="summary.json is damaged"):
+        find_run(run.path)
+
+
+def test_a_summary_that_is_nested_too_deeply_or_a_folder_is_none(quick):
+    run = train_run(**quick)
+    (run.path / "summary.json").write_text("[" * 200_000)
+    Path("runs/odd/summary.json").mkdir(parents=True)
+    assert list_runs() == []
+
+
+@pytest.mark.parametrize("name", ["steps.csv", "history.csv"])
+def test_damaged_tables_are_named(quick, name):
+    run = train_run(**quick)
+    content = (run.path / name).read_bytes()
+    (run.path / name).write_bytes(content[:-9] + b"\xff\n")
+    with pytest.raises(BadData, match=f"{name} is damaged"):
+        (run.steps if name == "steps.csv" else run.history)()

@@ -63,3 +63,10 @@ def test_an_exported_learner_says_nothing_of_this_machine(digits, tmp_path):
     assert not [text for text in texts if "PosixPath" in text or "WindowsPath" in text]
     assert not [text for text in texts if text in (*digits.parts[1:], *tmp_path.parts[1:])]
     assert (tmp_path / "it.pkl").stat().st_size < 1e6
+
+
+@pytest.mark.parametrize("content", [b"\x80\xff.", b"", b"cos\nsystm\n.", b"PK\x03\x04"])
+def test_whatever_a_damaged_file_raises_is_one_error(tmp_path, content):
+    (tmp_path / "p.pkl").write_bytes(content)
+    with pytest.raises(BadData, match="p.pkl cannot be opened"):
+        open_learner(tmp_path / "p.pkl", trust=True)

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from digitfast.cli.options import AsJson, Images, Ink, Network, RunsFolder, Steps, Trust, complain
+from digitfast.errors import BadSetting
 
 
 def evaluate(
@@ -32,6 +33,8 @@ def evaluate(
         return
     from digitfast.data.folders import evaluation_folder
     from digitfast.evaluation.evaluate import evaluate_pictures
+    if source == "":
+        raise BadSetting("--source must name digits, such as mnist or a folder; it is empty")
     folder = evaluation_folder(source or predictor.source, fetch=source is not None)
     evidence = evaluate_pictures(predictor, folder, predictor.form != "mnist" or source in (None, predictor.source))
     low, high = evidence.interval
@@ -140,12 +143,14 @@ def export(
     file = export_run(run, to, runs, int8)
     print(file)
     if int8:
-        from digitfast.data.folders import evaluation_folder
+        from digitfast.data.folders import evaluation_folder, split_name
         from digitfast.evaluation.evaluate import evaluate_pictures
         from digitfast.inference.predictor import open_predictor
+        source = find_run(run, runs).summary["settings"]["source"]
+        folder = evaluation_folder(source, fetch=False)
         for name, predictor in (("float32", find_run(run, runs).predictor()), ("int8", open_predictor(file))):
-            evidence = evaluate_pictures(predictor, evaluation_folder(predictor.source, fetch=False), as_is=True)
-            print(f"{name:8} accuracy {evidence.accuracy:.2%} on {evidence.n:,} test images")
+            evidence = evaluate_pictures(predictor, folder, as_is=True)
+            print(f"{name:8} accuracy {evidence.accuracy:.2%} on {evidence.n:,} {split_name(folder.name)}")
 
 
 def _json(answers: list[dict]) -> str:

@@ -41,6 +41,7 @@ def fit(
     from digitfast.runs.run import resume_run, train_run
     if resume is None:
         kwargs = read_settings(run, settings) if run or settings else {}
+        kwargs.pop("runs", None)  # no file decides where anything is written
         if "source" in kwargs and "source" not in given:
             digits_path(kwargs["source"], fetch=False)  # what only a file names is not fetched
         done = train_run(**{**({"name": run} if run else {}), **kwargs, **given})

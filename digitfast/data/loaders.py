@@ -3,6 +3,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -124,8 +125,10 @@ def digit_dls(
         raise BadData(f"{path / train} and {path / valid} have not the same classes; only one has: "
                       f"{', '.join(sorted(strange))}")
     device = named_device(device)
-    if not bs >= 1:
-        raise BadSetting(f"bs={bs}: at least 1 image a batch is wanted")
+    if not (isinstance(bs, Integral) and bs >= 1):
+        raise BadSetting(f"bs must be a whole number of at least 1, not {bs!r}")
+    bs = int(bs)  # of numpy's numbers torch takes none
+    seed = seed if seed is None else int(seed)
     _check_channels(listify(batch_tfms))
     with _generators_kept():
         torch.default_generator.manual_seed(42 if seed is None else seed)  # fastai's `seed=` seeds those of GPUs, too
@@ -138,6 +141,9 @@ def digit_dls(
         raise BadSetting(f"bs={bs} is more than the {n} training images of {path}; try bs={max(1, n // 10)}")
     if not len(dls.valid_ds):
         raise BadSetting(f"holdout={holdout} of {n} training images is none; take a larger part")
+    if missing := set(classes) - {file.parent.name for file in dls.train_ds.items}:
+        raise BadSetting(f"holdout={holdout} leaves no training image of {', '.join(sorted(missing))}; "
+                         "take a smaller part, or add images")
     if resident is None:
         resident = not item_tfms and (n + len(dls.valid_ds)) * size * size <= _resident_limit(dls.device)
     elif resident and item_tfms:

@@ -48,13 +48,22 @@ class ResidentDL(DigitDL):
         return super().new(dataset, cls or DigitDL, **kwargs)
 
     def reads_files(self) -> bool:
-        "Whether items are made from their files, since other transforms or items are wanted than are in memory."
+        """Return whether items are made from their files, as fastai makes them.
+
+        They are where items or their transforms are no longer those that the images in memory were
+        made with, or where fastai's own steps to a batch have been replaced.
+        """
         tfms = self.after_item.fs
-        return ([type(tfm) for tfm in tfms] != [FitSize, ToTensor] or tfms[0].size != self.pixels.shape[-1]
-                or self._items() != self.in_memory)
+        replaced = {"create_item", "create_batch", "retain", "do_batch"} & vars(self).keys()
+        return bool([type(tfm) for tfm in tfms] != [FitSize, ToTensor]
+                    or tfms[0].size != self.pixels.shape[-1]
+                    or replaced or self.before_batch.fs or self._items() != self.in_memory)
 
     def _items(self) -> list:
-        return list(getattr(self.dataset, "items", ()))
+        "Return the items, and of each pipeline its transforms and its own items."
+        pipelines = getattr(self.dataset, "tls", ())
+        return [list(getattr(self.dataset, "items", ())),
+                *((list(tl.items), list(tl.tfms.fs)) for tl in pipelines)]
 
     def get_idxs(self) -> torch.Tensor | list[int]:  # fastai puts a list in its place to have an order of its own
         return self.shuffle_fn(list(range(self.n))) if self.shuffle else torch.arange(self.n)

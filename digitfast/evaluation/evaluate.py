@@ -1,6 +1,6 @@
 """Labelled images → `Evidence`: of a `Learner`, or of any network that is ready to answer."""
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import fastai.callback.progress  # noqa: F401 - gives Learner no_bar
@@ -9,6 +9,7 @@ from fastai.data.transforms import get_image_files
 from fastai.learner import Learner
 from PIL import Image
 
+from digitfast.data.folders import evaluation_folder
 from digitfast.data.pictures import fit_square, read_grey, read_picture
 from digitfast.errors import BadData
 from digitfast.evaluation.accuracy import Evidence, evidence_of
@@ -27,6 +28,7 @@ def evaluate_learner(
     if folder is None:
         dl = learn.dls.valid
     else:
+        folder = evaluation_folder(str(folder))
         files = sorted(get_image_files(folder))
         if strange := {f.parent.name for f in files} - set(learn.dls.vocab):
             raise BadData(f"{folder} has classes that the network does not know: {', '.join(sorted(strange))}; "
@@ -34,6 +36,9 @@ def evaluate_learner(
         if not files:
             raise BadData(f"{folder} holds no images")
         dl = learn.dls.test_dl(files, with_labels=True)
+    if not len(dl.dataset):
+        raise BadData("there are no images to evaluate on, as in a Learner that was loaded from a file; "
+                      "name a folder of images")
     with alone(), learn.no_bar():
         probabilities, actual, losses = learn.get_preds(dl=dl, with_loss=True)
     vocab = list(getattr(learn.dls, "vocab", map(str, range(probabilities.shape[1]))))
@@ -51,7 +56,8 @@ def predict_files(
     A picture that cannot be read has the answer file and error, and does not stop the others.
     Raises: `BadData` for a network whose training has diverged.
     """
-    return predict_pictures(images, predictor_of(learn), as_is=True)
+    always_answers = replace(predictor_of(learn), threshold=0.0)
+    return predict_pictures(images, always_answers, as_is=True)
 
 
 @dataclass(frozen=True, eq=False)

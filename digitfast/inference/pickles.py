@@ -1,6 +1,5 @@
 """A trained network as a file, and back."""
 import io
-import pickle
 import warnings
 from hashlib import sha256
 from pathlib import Path
@@ -47,6 +46,6 @@ def open_learner(
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*insecure pickle")  # it is said above
             return load_learner(io.BytesIO(content))
-    except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, UnboundLocalError, RuntimeError) as e:
+    except Exception as e:  # what a damaged .pkl raises can be anything
         raise BadData(f"{path} cannot be opened as a fastai learner ({e}); it is no .pkl of a learner, or it was made "
                       "with other versions of fastai or digitfast") from e

@@ -104,7 +104,7 @@ def predictor_of(
     return Predictor(network, list(map(str, learn.dls.vocab)),
                      bool(settings.get("non_digits")), calibration.get("temperature", 1.0),
                      calibration.get("threshold", 0.5), settings.get("arch", ""), height,
-                     FORMS[settings.get("source") != "mnist"],
+                     FORMS[settings.get("source") not in ("mnist", "MNIST")],
                      {**facts, **({"data_sha256": summary["data"]["sha256"]} if "data" in summary else {})})
 
 

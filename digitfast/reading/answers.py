@@ -94,7 +94,10 @@ def _as_is(file: Path, predictor: Predictor) -> dict:
     chances = predictor.chances(np.asarray(fit_square(read_grey(file), predictor.size))[None])[0].tolist()
     probabilities = dict(zip(predictor.vocab, chances, strict=False))
     best = max(probabilities, key=probabilities.__getitem__)
-    return {"answer": best, "digit": best, "probability": probabilities[best], "no_digit": chances[-1],
+    likelier_none = chances[-1] > probabilities[best]
+    label = None if likelier_none or probabilities[best] < predictor.threshold else best
+    return {"answer": label or ("no digit" if likelier_none else "unsure"), "digit": label,
+            "guess": best, "probability": probabilities[best], "no_digit": chances[-1],
             "probabilities": probabilities}
 
 

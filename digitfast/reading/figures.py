@@ -17,6 +17,11 @@ def check_figures(
     *paths: str | Path | None,  # of the .png to draw one of them into
 ) -> None:
     "Raise `BadSetting` for paths that cannot be written to, and where there are several pictures for one figure."
+    wanted = [Path(path).absolute() for path in filter(None, paths)]
+    for path in wanted:
+        if path in [Path(image).absolute() for image in images] or wanted.count(path) > 1:
+            raise BadSetting(f"{path} is named twice; name another file to draw into, such as "
+                             f"{path.with_name(path.stem + '-drawn.png')}")
     for path in filter(None, paths):
         if Path(path).suffix.lower() != ".png" or not Path(path).absolute().parent.is_dir():
             raise BadSetting(f"{str(path)!r}: the path of a .png in a folder that is there is wanted")

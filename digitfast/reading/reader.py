@@ -9,6 +9,7 @@ from PIL import Image
 
 from digitfast.data.mnist_form import mnist_form
 from digitfast.data.pictures import fit_square, read_picture
+from digitfast.errors import BadSetting
 from digitfast.inference.predictor import Predictor
 from digitfast.reading.cuts import candidates, cut_pieces, cut_touching
 from digitfast.reading.ink import SMALL, find_ink
@@ -28,9 +29,17 @@ def read_digits(
     ink: str = "auto",  # dark or light, against its paper; auto: whichever the picture shows; drawing: on even paper
 ) -> Reading:
     "The digits in a picture, line by line. Raises: `BadImage`, which names the file; `BadSetting`."
-    predictor = predictor or Predictor.packed()
+    predictor = _checked(predictor)
     grey, scale = read_picture(picture)
     return _read(grey, scale, predictor, ink, cut=True)
+
+
+def _checked(predictor: Predictor | None) -> Predictor:
+    "Return `predictor`, or the bundled one. Raises: `BadSetting` for what is no `Predictor`."
+    if predictor is not None and not isinstance(predictor, Predictor):
+        raise BadSetting(f"predictor must be a Predictor, not {type(predictor).__name__}: of a Learner "
+                         "predictor_of(learn), of a run find_run(name).predictor()")
+    return predictor or Predictor.packed()
 
 
 def _read(grey: np.ndarray, scale: float, predictor: Predictor, ink: str, cut: bool) -> Reading:
@@ -58,7 +67,7 @@ def read_digit(
     A ring or a box around a digit is not taken for the digit, nor a pen that comes in from the edge of the picture.
     All ink of a picture of less than 64 pixels is taken to be the digit's.
     """
-    predictor = predictor or Predictor.packed()
+    predictor = _checked(predictor)
     grey, scale = read_picture(picture)
     if min(grey.shape) >= SMALL:
         return _read(grey, scale, predictor, ink, cut=False)

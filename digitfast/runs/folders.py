@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from digitfast.errors import BadSetting, RunNotFound
+from digitfast.errors import BadData, BadSetting, RunNotFound
 from digitfast.inference.predictor import MODEL, Predictor, open_predictor
 from digitfast.runs.settings import FILE
 
@@ -47,15 +47,26 @@ class Run:
 
     def history(self) -> list[dict[str, str]]:
         "One row an epoch, as written in history.csv."
-        with open(self.path / HISTORY, newline="") as file:
-            return list(csv.DictReader(file))
+        return _read_rows(self.path / HISTORY)
 
     def steps(self) -> list[tuple[int, float, float]]:
         "Step, learning rate and running mean of the loss, as written in steps.csv; none for a run without that file."
         if not (self.path / STEPS).is_file():
             return []
-        with open(self.path / STEPS, newline="") as file:
-            return [(int(row["step"]), float(row["lr"]), float(row["loss"])) for row in csv.DictReader(file)]
+        try:
+            return [(int(row["step"]), float(row["lr"]), float(row["loss"]))
+                    for row in _read_rows(self.path / STEPS)]
+        except (KeyError, TypeError, ValueError) as e:
+            raise BadData(f"{self.path / STEPS} is damaged ({e}); without it the report shows what "
+                          "history.csv has: remove it") from e
+
+
+def _read_rows(path: Path) -> list[dict[str, str]]:
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except (csv.Error, ValueError) as e:
+        raise BadData(f"{path} is damaged ({e})") from e
 
 
 def new_folder(
@@ -102,7 +113,9 @@ def unfinished_folder(
     runs: str | Path = "runs",  # folder of the run folders
 ) -> Path:
     "The folder of a run that can be gone on with. Raises: `RunNotFound`; `BadSetting` for one that is finished."
-    for folder in (Path(runs) / name, Path(name)):
+    name = name.path if isinstance(name, Run) else name
+    runs = Path(runs).expanduser()
+    for folder in (runs / name, Path(name)):
         if (folder / SUMMARY).is_file():
             raise BadSetting(f"{folder} is finished; its settings begin it anew: "
                              f"digitfast fit --settings {folder / FILE}")
@@ -116,7 +129,7 @@ def unfinished_runs(
     runs: str | Path = "runs",  # folder of the run folders
 ) -> list[Path]:
     "The folders of the runs that are not finished: they still train, or were stopped."
-    return sorted(folder.parent for folder in Path(runs).glob(f"*/{CHECKPOINTS}")
+    return sorted(folder.parent for folder in Path(runs).expanduser().glob(f"*/{CHECKPOINTS}")
                   if not (folder.parent / SUMMARY).exists())
 
 
@@ -137,7 +150,10 @@ def find_run(
     name: str | Path,  # of a run in `runs`, or the path of a run folder
     runs: str | Path = "runs",  # folder of the run folders
 ) -> Run:
-    "The finished run of that name or path. Raises: `RunNotFound`, which lists the runs there are."
+    "Return the finished run of that name or path. Raises: `RunNotFound`, which lists the runs."
+    if isinstance(name, Run):
+        return name
+    runs = Path(runs).expanduser()
     for folder in (Path(runs) / name, Path(name)):
         if (folder / SUMMARY).is_file():
             if run := _read_run(folder):
@@ -154,7 +170,8 @@ def list_runs(
     runs: str | Path = "runs",  # folder of the run folders
 ) -> list[Run]:
     "All finished runs, the oldest first."
-    files = sorted(Path(runs).glob(f"*/{SUMMARY}"), key=lambda file: file.stat().st_mtime)
+    files = [file for file in Path(runs).expanduser().glob(f"*/{SUMMARY}") if file.is_file()]
+    files.sort(key=lambda file: file.stat().st_mtime)
     return [run for file in files if (run := _read_run(file.parent))]
 
 
@@ -162,7 +179,30 @@ def _read_run(folder: Path) -> Run | None:
     "The run in `folder`, or None if its summary is not one that `train_run` wrote."
     try:
         summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    wanted = {"settings", "accuracy", "seconds"}
-    return Run(folder, summary) if isinstance(summary, dict) and wanted <= summary.keys() else None
+    return Run(folder, summary) if _is_summary(summary) else None
+
+
+def _is_summary(summary: Any) -> bool:
+    "Return whether all is there that reports and lists show, each of its kind."
+    number, text, table = (int, float), str, dict
+    kinds = {"settings": table, "seconds": table, "data": table, "versions": table, "device": table,
+             "accuracy": number, "validation_images": int, "parameters": int,
+             "accuracy_interval_95": list, "validated_on": text}
+    of_table = {"settings": {"arch": text, "epochs": int, "source": text, "seed": int, "size": int,
+                             "bs": int, "holdout": number},
+                "seconds": {"preparation": number, "training": number, "total": number},
+                "data": {"path": text, "training_images": int},
+                "device": {"name": text, "type": text}}
+
+    def fits(values: Any, kinds: dict) -> bool:
+        return isinstance(values, dict) and all(
+            isinstance(values.get(key), kind) for key, kind in kinds.items())
+    if not fits(summary, kinds) or not all(fits(summary[key], of_table[key]) for key in of_table):
+        return False
+    ends = summary["accuracy_interval_95"]
+    calibration = summary.get("calibration", {})
+    return (len(ends) == 2 and all(isinstance(end, number) for end in ends)
+            and isinstance(calibration, dict)
+            and all(isinstance(value, number) for value in calibration.values()))

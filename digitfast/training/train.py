@@ -12,7 +12,7 @@ from fastai.torch_core import default_device
 from fastcore.basics import listify
 from fastcore.imports import IN_NOTEBOOK
 
-from digitfast.errors import Diverged
+from digitfast.errors import BadSetting, Diverged
 from digitfast.registry import SCHEDULES, unknown
 from digitfast.training.callbacks import DivergenceCheck
 from digitfast.training.console import console_table
@@ -44,6 +44,9 @@ def train_learner(
     check_training(epochs, lr, schedule, precision)
     lr = float(lr) if isinstance(lr, Real) else lr  # fastai takes numpy's numbers for lists
     _check_monitors(learn, cbs)
+    if not len(learn.dls.train):
+        raise BadSetting("there is no batch of training images, as in a Learner that was loaded from "
+                         "a file; set learn.dls to loaders with images first")
     keep_freed_memory()
     fit = getattr(learn, SCHEDULES[schedule])
     with ExitStack() as contexts:
