@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: draw fit test test-all lint docs notebooks notebook-outputs clean
+.PHONY: draw fit test test-all lint docs site notebooks notebook-outputs clean
 
 draw: .venv/.installed
 	$(BIN)/digitfast draw
@@ -22,6 +22,10 @@ lint: .venv/.installed-dev
 
 docs: .venv/.installed-dev
 	$(BIN)/python -W ignore tools/doc_pages.py
+
+# docs/ and nbs/ as one site in build/site; a broken link is an error.
+site: .venv/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # Several notebooks run at a time: the digits are unpacked before, and a thread each is enough.
 notebooks: .venv/.installed-dev

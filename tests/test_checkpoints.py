@@ -73,7 +73,7 @@ def stopped(monkeypatch, digits, folder, n, **settings):
         patch.setattr(runs, "train_learner", with_callback(StopsAt(n)))
         with pytest.raises(Stops) as e:
             train_run(str(digits), **{**SETTINGS, **settings}, runs=str(folder))
-    assert e.value.__notes__ == [f"go on with: digitfast fit --resume {folder / 'run'}"]
+    assert e.value.__notes__ == [f"resume with: digitfast fit --resume {folder / 'run'}"]
     return folder / "run"
 
 
@@ -89,7 +89,7 @@ def with_callback(cb):
 def test_goes_on_to_the_same_weights(whole, digits, tmp_path, monkeypatch, capsys, n):
     folder = stopped(monkeypatch, digits, tmp_path, n)
     assert list_runs(tmp_path) == []
-    with pytest.raises(RunNotFound, match="run is not finished.*go on with: digitfast fit --resume"):
+    with pytest.raises(RunNotFound, match="run is not finished.*resume with: digitfast fit --resume"):
         find_run("run", tmp_path)
     capsys.readouterr()
     run = resume_run("run", tmp_path)
@@ -146,7 +146,7 @@ def test_damaged_checkpoints_are_told_of_and_the_one_before_is_taken(whole, digi
         state = checkpoints._last_good(folder)
     assert (state["epoch"], state["batch"]) == (1, 0)  # the best one
     (folder / BEST).write_bytes(pickle.dumps(Payload(tmp_path / "code has run")))
-    with pytest.warns(UserWarning, match="best.safetensors .* starts anew"):
+    with pytest.warns(UserWarning, match="best.safetensors .* starts again"):
         run = resume_run("run", tmp_path)
     assert outcome(run) == outcome(whole) and not (tmp_path / "code has run").exists()
 
@@ -225,7 +225,7 @@ def limited(digits, folder):
     with pytest.raises(OSError) as e:
         train(digits, folder)
     assert e.value.errno == errno.EFBIG and "no checkpoint could be written" in str(e.value)
-    assert "go on with: digitfast fit --resume" in e.value.__notes__[-1]
+    assert "resume with: digitfast fit --resume" in e.value.__notes__[-1]
 
 
 def test_only_one_process_trains_a_run(digits, tmp_path):
@@ -338,7 +338,7 @@ def train_or_resume(digits, folder):
     checkpoints.EVERY, checkpoints.SHARE = 0.0, 1e9
     if (folder / "run/settings.ini").exists():
         resume_run("run", folder)
-    else:  # nothing to go on with: it was killed before
+    else:  # nothing to resume with: it was killed before
         shutil.rmtree(folder, ignore_errors=True)
         train(digits, folder)
 

@@ -125,8 +125,8 @@ def test_predict_answers_what_it_can(run_cli, fitted, digits, tmp_path):
     (["fit", "--epoch", "2"], 2, "No such option: --epoch"),
     (["fti"], 2, "fti"),
     (["predict"], 2, "Missing argument"),
-    (["lr-find", "--plot", "x.txt"], 1, "plot='x.txt'"),
-    (["lr-find", "--plot", "absent/x.png"], 1, "plot='absent/x.png'"),
+    (["lr-find", "--plot", "x.txt"], 1, "not 'x.txt'"),
+    (["lr-find", "--plot", "absent/x.png"], 1, "not 'absent/x.png'"),
     (["data", "http://exa mple/x.tgz"], 1, "could not be fetched"),
     (["data", "http://[x/y.tgz"], 1, "is no URL"),
     (["predict", "simple", "x.png"], 1, "there is no run 'simple'"),
@@ -175,7 +175,7 @@ def test_piped_output_has_no_control_characters(digits, tmp_path):
 
 
 def test_ctrl_c_on_a_terminal(digits, tmp_path):
-    "A real terminal: bars while it trains; Ctrl-C ends it with one line, exit code 130 and a run to go on with."
+    "A real terminal: bars while it trains; Ctrl-C ends it with one line, exit code 130 and a run to resume."
     primary, secondary = pty.openpty()
     process = subprocess.Popen(
         [*DIGITFAST, "fit", "--arch", "simple", "--source", str(digits), "--bs", "8", "--epochs", "9999"],
@@ -191,7 +191,7 @@ def test_ctrl_c_on_a_terminal(digits, tmp_path):
     os.close(primary)
     assert b"Epoch 2 training" in shown and b"\x1b[" in shown
     assert process.returncode == 130
-    assert err == "digitfast: interrupted; go on with: digitfast fit --resume runs/simple\n"
+    assert err == "digitfast: interrupted; resume with: digitfast fit --resume runs/simple\n"
     assert len(list(Path(tmp_path, "runs/simple/checkpoints").glob("[0-9]*.safetensors"))) == 2
 
 
@@ -201,7 +201,7 @@ def test_resume(run_cli, digits, tmp_path, monkeypatch):
     assert run_cli(*fit, "--name", "whole")[0] == 0
     monkeypatch.setattr(History, "after_epoch", interrupt_in_the_third(History.after_epoch))
     code, out, err = run_cli(*fit, "--name", "mine")
-    assert (code, err) == (130, "digitfast: interrupted; go on with: digitfast fit --resume runs/mine\n")
+    assert (code, err) == (130, "digitfast: interrupted; resume with: digitfast fit --resume runs/mine\n")
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     for wrong, message in ((["--lr", 1, "--run", "best"], "leave out --lr, --run"), (["--resume", "yours"], "mine")):
@@ -210,7 +210,7 @@ def test_resume(run_cli, digits, tmp_path, monkeypatch):
     assert "mine   not finished" in run_cli("runs")[1]
     for command in (["export", "mine"], ["evaluate", "mine"]):
         code, out, err = run_cli(*command)
-        assert code == 1 and "go on with: digitfast fit --resume runs/mine" in err
+        assert code == 1 and "resume with: digitfast fit --resume runs/mine" in err
     code, out, err = run_cli("fit", "--resume", "mine")
     assert code == 0 and not err and out.startswith("going on at epoch ") and "saved in runs/mine" in out
     lines = [[line.rsplit(",", 1)[0] for line in (tmp_path / f"runs/{name}/history.csv").read_text().splitlines()]
@@ -241,7 +241,7 @@ def test_bench_prints_a_table_and_writes_json(run_cli, monkeypatch, tmp_path):
     assert results["comparisons"][0]["ours"] == [figures] and results["versions"]["torch"]
     for wrong in ("results.txt", "nowhere/results.json"):
         code, out, err = run_cli("bench", "--json", wrong)
-        assert code == 1 and not out and "a .json in a folder that is there" in err
+        assert code == 1 and not out and "a .json in an existing folder" in err
 
 
 def test_predict_imports_what_it_uses(digits, tmp_path):

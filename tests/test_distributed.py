@@ -285,7 +285,7 @@ def test_one_that_is_killed_ends_all_and_the_run_goes_on(digits, folder, trained
     errors = [line for line in done.stderr.splitlines() if line.startswith("digitfast: ")]
     assert done.returncode != 0 and len(errors) == 1, done.stderr
     assert "another process of the training has ended" in errors[0]
-    assert errors[0].endswith(f"go on with: torchrun --nproc_per_node 2 {command}")
+    assert errors[0].endswith(f"resume with: torchrun --nproc_per_node 2 {command}")
     assert "[rank0]: Traceback" not in done.stderr
     code, out, err = run_cli("fit", "--resume", folder / "killed")
     assert code == 1 and err.count("\n") == 1

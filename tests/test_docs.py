@@ -70,6 +70,26 @@ def test_python_for_newcomers_runs(copy_of_digits, monkeypatch, tmp_path, traine
             assert len(namespace["learn"].recorder.values) >= 1
 
 
+QUESTIONS = (ROOT / "docs/questions.md").read_text(encoding="utf-8").split("\n## ")[1:]
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.split("\n")[0])
+def test_answers_are_short(question):
+    assert len(question.strip().splitlines()[2:]) <= 3
+    assert re.search(r"`(\w+=\d )?digitfast |`[^`]*\(.*\)`", question)
+
+
+def test_python_of_the_answers_runs(copy_of_digits, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Path("runs/NAME").mkdir(parents=True)
+    digitfast.save_predictor(digitfast.Predictor.packed(), "runs/NAME/model.safetensors")
+    namespace = {name: getattr(digitfast, name) for name in digitfast.__all__} | {"path": copy_of_digits}
+    lines = re.findall(r"`((?:\w+ = )?open_predictor\(.*?\)|dls = [^`]*)`", "".join(QUESTIONS))
+    for line in lines:
+        exec(line, namespace)
+    assert len(lines) == 3
+
+
 def test_links_lead_somewhere():
     for page in (ROOT / "docs").glob("*.md"):
         for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8")):

@@ -155,9 +155,10 @@ def test_bad_holdout(digits, holdout):
         digit_dls(digits, holdout=holdout)
 
 
-@pytest.mark.parametrize("bs", [0, -3, 301])
-def test_bad_batch_size(digits, bs):
-    with pytest.raises(BadSetting, match=f"bs must .*not {bs}"):
+@pytest.mark.parametrize(("bs", "words"), [
+    (0, "bs must .*not 0"), (-3, "bs must .*not -3"), (301, "bs=301 is more than the 300 ")])
+def test_bad_batch_size(digits, bs, words):
+    with pytest.raises(BadSetting, match=words):
         digit_dls(digits, bs=bs)
 
 

@@ -152,7 +152,7 @@ def poisoned_archive(content: bytes, wrapping: str) -> bytes:
 
 @pytest.mark.parametrize("wrapping", ["as it is", "in an archive"])
 def test_a_poisoned_cache(malicious, marker, copy_of_digits, wrapping):
-    "It is made anew, as any damaged one is."
+    "It is made again, as any damaged one is."
     files = sorted(copy_of_digits.rglob("*.png"))[:5]
     wanted = load_pixels(files, copy_of_digits)
     cache = cache_file(copy_of_digits)

@@ -48,7 +48,7 @@ def file(mine, tmp_path):
 
 
 def rewritten(file, tensors=(), **header):
-    "The same file with other weights or another header, sealed anew; what is None is left out."
+    "The same file with other weights or another header, sealed again; what is None is left out."
     weights, known = read_sealed(file)
     changed = {**known, **header}
     write_sealed(file, {n: w for n, w in {**weights, **dict(tensors)}.items() if w is not None},
@@ -105,7 +105,7 @@ def test_weights_that_are_no_numbers(file, value):
 
 
 @pytest.mark.parametrize("field, value, message", [
-    ("format", "digitfast 1", "'digitfast 2' is wanted"), ("format", ..., "None; 'digitfast 2' is wanted"),
+    ("format", "digitfast 1", "must be 'digitfast 2'"), ("format", ..., "None, which must be 'digitfast 2'"),
     ("arch", ..., "without arch"), ("arch", None, "arch = None"), ("arch", ["digitnet"], "arch = "),
     ("arch", "os.system('x')", "arch = "), ("arch", "../x", "arch = "), ("arch", "a" * 81, "arch = "),
     ("arch", "resnet81", "cannot be built.*unknown architecture 'resnet81'"), ("arch", "builtins.eval", "unknown arch"),
@@ -116,9 +116,9 @@ def test_weights_that_are_no_numbers(file, value):
     ("vocab", list("aabc"), "vocab = .* different"), ("vocab", [1, 2, 3, 4], "vocab"), ("vocab", ["", "a"], "vocab"),
     ("vocab", ["a"] * 10**4, "vocab"), ("vocab", "abcd", "vocab"), ("size", 64, "do not fit"), ("size", 0, "size = 0"),
     ("size", True, "size"), ("size", 28.0, "size"), ("size", 10**9, "size"), ("size", 5, "cannot be built.*7×7"),
-    ("form", "other", "form = 'other'; 'mnist' or 'as it comes' is wanted"), ("form", ["mnist"], "form"),
+    ("form", "other", "form = 'other'; it must be 'mnist' or 'as it comes'"), ("form", ["mnist"], "form"),
     ("normalisation", {"divide_by": 1}, "normalisation"), ("normalisation", ..., "without normalisation"),
-    ("no_digit", 1, "no_digit = 1; true or false"), ("no_digit", "true", "no_digit"),
+    ("no_digit", 1, "no_digit = 1; it must be true or false"), ("no_digit", "true", "no_digit"),
     ("temperature", 0, "temperature"), ("temperature", -1, "temperature"), ("temperature", float("nan"), "temperature"),
     ("temperature", float("inf"), "temperature"), ("temperature", 10**400, "temperature"),
     ("temperature", "warm", "temperature = 'warm'"), ("temperature", True, "temperature"),
@@ -142,7 +142,7 @@ def test_headers_that_cannot_be(file, field, value, message):
 @pytest.mark.parametrize("header", [None, [], 3, "digitfast 2", {}], ids=str)
 def test_files_with_another_header(file, header):
     write_sealed(file, read_sealed(file)[0], header)
-    with pytest.raises(BadData, match=f"{file} has the format .*; 'digitfast 2' is wanted"):
+    with pytest.raises(BadData, match=f"{file} has the format .*, which must be 'digitfast 2'"):
         open_predictor(file)
 
 

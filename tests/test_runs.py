@@ -149,12 +149,12 @@ def test_an_unfinished_run_is_not_taken_for_whole(quick, monkeypatch, tmp_path):
         patch.setattr(runs, "save_learner", fails)
         with pytest.raises(RuntimeError) as e:
             train_run(**quick)
-    assert e.value.__notes__ == ["go on with: digitfast fit --resume runs/simple"]
+    assert e.value.__notes__ == ["resume with: digitfast fit --resume runs/simple"]
     assert list_runs() == [] and unfinished_runs() == [Path("runs/simple")]
     with pytest.raises(RunNotFound, match="simple is not finished.*--resume runs/simple"):
         find_run("simple")
     assert train_run(**quick).path.name == "simple-2"
-    with pytest.raises(RunNotFound, match="no run 'complex' to go on with. Unfinished runs in runs/: simple"):
+    with pytest.raises(RunNotFound, match="no run 'complex' to resume. Unfinished runs in runs/: simple"):
         resume_run("complex")
     assert resume_run("simple").path.name == "simple" and len(list_runs()) == 2 and unfinished_runs() == []
 
@@ -231,7 +231,7 @@ def test_a_damaged_summary_hides_no_other_run(quick, tmp_path):
     ({"opt": "basic", "mom": 0.9}, BadSetting, "no momentum"),
     ({"wd": -1.0}, BadSetting, "wd must be 0 or more, not -1"),
     ({"opt": "basic", "wd": 0.1}, BadSetting, "no weight decay"),
-    ({"augment": -1.0}, BadSetting, "strength -1"), ({"augment": 9.0}, BadSetting, "strength 9"),
+    ({"augment": -1.0}, BadSetting, "strength .*not -1"), ({"augment": 9.0}, BadSetting, "strength .*not 9"),
     ({"ema": 1.0}, BadSetting, "decay .*not 1"), ({"label_smoothing": 1.0}, BadSetting, "smoothing must .*not 1"),
     ({"log": "tensorbord"}, UnknownName, "Did you mean tensorboard"),
     ({"precision": "bf6"}, UnknownName, "Did you mean bf16"),

@@ -84,7 +84,7 @@ def test_splits_share_the_cache(files, copy_of_digits, decoded):
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "other"])
-def test_a_damaged_cache_is_made_anew(files, copy_of_digits, decoded, damage):
+def test_a_damaged_cache_is_made_again(files, copy_of_digits, decoded, damage):
     check(files, copy_of_digits)
     cache = cache_file(copy_of_digits)
     content = bytearray(cache.read_bytes())

@@ -2,7 +2,7 @@
 
 Each function here trains one network on the digits of a folder, as its peer does it, and gives its `Timing`.
 `comparisons` runs each in a process of its own, `python -m digitfast.bench.peers NAME FOLDER SEED`, so that none speeds
-up or slows down the next. All of it is written anew after the descriptions that are named.
+up or slows down the next. All of it is our own code, written from the descriptions that are named.
 """
 import json
 import sys

@@ -47,7 +47,7 @@ def fit(
         done = train_run(**{**({"name": run} if run else {}), **kwargs, **given})
     elif others := [key for key in (*given, *(["run"] if run else []), *(["settings"] if settings else []))
                     if key != "runs"]:
-        raise BadSetting(f"--resume goes on with {resume} as it was set; leave out --"
+        raise BadSetting(f"--resume keeps the settings of {resume}; leave out --"
                          + ", --".join(key.replace("_", "-") for key in others))
     else:
         done = resume_run(resume, given.get("runs", "runs"))
@@ -102,7 +102,7 @@ def runs(
         print(f"{run.path.name:{width}}  {result['accuracy']:8.2%}  {result['settings']['epochs']:6}  "
               f"{result['seconds']['training']:6.1f} s  {result['settings']['arch']}")
     for path in unfinished:
-        print(f"{path.name:{width}}  not finished: it trains, or goes on with: digitfast fit --resume {path}")
+        print(f"{path.name:{width}}  not finished: still training, or resume with: digitfast fit --resume {path}")
 
 
 def bench(
@@ -112,7 +112,7 @@ def bench(
 ):
     "Time digitfast on this machine against the article's code, train_mnist_fast's design and the bare arithmetic."
     if to and (to.suffix != ".json" or not to.absolute().parent.is_dir()):
-        raise BadSetting(f"--json {str(to)!r}: the path of a .json in a folder that is there is wanted")
+        raise BadSetting(f"--json must be the path of a .json in an existing folder, not {str(to)!r}")
     from digitfast.bench.comparisons import results_table, run_bench, write_results
     results = run_bench(quick, lambda line: print(line, file=sys.stderr, flush=True))
     if to:

@@ -1,4 +1,4 @@
-"""Training images changed a little, anew in every epoch, so that a network sees more than the images there are."""
+"""Training images changed a little, differently in every epoch."""
 import math
 
 import torch
@@ -34,7 +34,8 @@ class RandomAffine(Transform):
     ):
         super().__init__()
         if not 0 < strength <= STRONGEST:
-            raise BadSetting(f"augmentation of strength {strength}: above 0 to {STRONGEST} is wanted, such as 1")
+            raise BadSetting("the strength of augmentation must be above 0 and at most "
+                             f"{STRONGEST}, such as 1, not {strength}")
         self.strength = strength
 
     def encodes(self, x: TensorImage):
@@ -67,7 +68,7 @@ class RandomPen(Transform):
     ):
         super().__init__()
         if not 0 < part <= 1:
-            raise BadSetting(f"pen={part}: the part of the images to change is wanted, above 0 to 1, such as 0.3")
+            raise BadSetting(f"pen must be above 0 and at most 1 (part of the images), such as 0.3, not {part}")
         self.part = part
 
     def encodes(self, x: TensorImage):

@@ -137,15 +137,10 @@ def digit_dls(
             item_tfms=[FitSize(size), *listify(item_tfms)], batch_tfms=batch_tfms,
             val_bs=val_bs or _validation_batch(bs, size, device),
             num_workers=num_workers, device=device, dl_type=DigitDL)
-    if bs > (n := len(dls.train_ds)):
-        raise BadSetting(f"bs={bs} is more than the {n} training images of {path}; try bs={max(1, n // 10)}")
-    if not len(dls.valid_ds):
-        raise BadSetting(f"holdout={holdout} of {n} training images is none; take a larger part")
-    if missing := set(classes) - {file.parent.name for file in dls.train_ds.items}:
-        raise BadSetting(f"holdout={holdout} leaves no training image of {', '.join(sorted(missing))}; "
-                         "take a smaller part, or add images")
+    _check_images(dls, path, bs, holdout)
     if resident is None:
-        resident = not item_tfms and (n + len(dls.valid_ds)) * size * size <= _resident_limit(dls.device)
+        n = len(dls.train_ds) + len(dls.valid_ds)
+        resident = not item_tfms and n * size * size <= _resident_limit(dls.device)
     elif resident and item_tfms:
         raise BadSetting("images in memory have no item_tfms; give batch_tfms, which run on the device, "
                          "or resident=False")
@@ -154,6 +149,17 @@ def digit_dls(
     if seed is not None:
         set_seed(seed)
     return DigitDataLoaders(*loaders, path=path, device=dls.device)
+
+
+def _check_images(dls: DataLoaders, path: Path, bs: int, holdout: float) -> None:
+    "Raise `BadSetting` where there are too few images for a batch, for validation or for a class."
+    if bs > (n := len(dls.train_ds)):
+        raise BadSetting(f"bs={bs} is more than the {n} training images of {path}; try bs={max(1, n // 10)}")
+    if not len(dls.valid_ds):
+        raise BadSetting(f"holdout={holdout} of {n} training images is none; take a larger part")
+    if missing := set(dls.vocab) - {file.parent.name for file in dls.train_ds.items}:
+        raise BadSetting(f"holdout={holdout} leaves no training image of {', '.join(sorted(missing))}; "
+                         "take a smaller part, or add images")
 
 
 def _item_lists(dls: DataLoaders) -> list[TfmdLists]:

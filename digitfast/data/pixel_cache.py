@@ -24,7 +24,7 @@ def load_pixels(
     """The pixels of `files`, 0 = paper to 255 = ink, as `read_grey` and `fit_square` give them.
 
     They are kept in one file in fastai's data folder. An image whose size or date is another than in that file, and
-    an image that is not in it, is decoded again; a damaged cache file is made anew, and one that cannot be written is
+    an image that is not in it, is decoded again; a damaged cache file is made again, and one that cannot be written is
     done without.
 
     Memory: `size * size` bytes an image, 55 MB for all of MNIST.

@@ -19,7 +19,7 @@ def check_header(
     "`header`, when each of its fields is there and is one that can be. Raises: `BadData`, which names the field."
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         found = header.get("format") if isinstance(header, dict) else header
-        raise BadData(f"{path} has the format {_short(found)}; {FORMAT!r} is wanted: export the network again")
+        raise BadData(f"{path} has the format {_short(found)}, which must be {FORMAT!r}; export the network again")
     _check(header, FIELDS, FIELDS, "", path)
     _check(header["facts"], FACTS, ("versions",), "facts.", path)
     return header
@@ -29,11 +29,11 @@ def _check(values: dict[str, Any], fields: dict[str, tuple], needed: Iterable[st
     if strange := [name for name in values if name not in fields]:
         raise BadData(f"{path} has a header with the unknown field {prefix}{_short(strange[0])}")
     if missing := [name for name in needed if name not in values]:
-        raise BadData(f"{path} has a header without {prefix}{missing[0]}; {fields[missing[0]][1]} is wanted")
+        raise BadData(f"{path} has a header without {prefix}{missing[0]}; it must have {fields[missing[0]][1]}")
     for name, value in values.items():
         good, wanted = fields[name]
         if not good(value):
-            raise BadData(f"{path} has a header with {prefix}{name} = {_short(value)}; {wanted} is wanted")
+            raise BadData(f"{path} has a header with {prefix}{name} = {_short(value)}; it must be {wanted}")
 
 
 def _short(value: Any) -> str:

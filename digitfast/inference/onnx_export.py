@@ -107,7 +107,7 @@ def _try_out(predictor: Predictor, content: bytes, path: str | Path, images: np.
     difference = float(np.abs(network(floats) - predictor.network(floats)).max(initial=0))
     if not difference <= TOLERANCE:
         raise BadData(f"{path} was not written: its logits differ from torch's by {difference:.1e}, and at most "
-                      f"{TOLERANCE} is wanted; was the network trained until its loss was a number?")
+                      f"it must be at most {TOLERANCE}; was the network trained until its loss was a number?")
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def read_onnx(
     content = Path(path).read_bytes()
     check_checksum(path, content, SEAL)
     if EXTERNAL.encode() in content:
-        raise BadData(f"{path} has weights that lie in another file; one that holds them all is wanted")
+        raise BadData(f"{path} keeps weights in another file; the file must hold all of them")
     network = OnnxNetwork(open_session(content, path), path)
     try:
         header = json.loads(network.session.get_modelmeta().custom_metadata_map["digitfast"])
@@ -55,7 +55,7 @@ def read_onnx(
     names = [[value.name for value in values] for values in (network.session.get_inputs(),
                                                              network.session.get_outputs())]
     if names != [[IMAGES], [LOGITS]]:
-        raise BadData(f"{path} goes from {names[0]} to {names[1]}; one from {IMAGES} to {LOGITS} is wanted")
+        raise BadData(f"{path} maps {names[0]} to {names[1]}; it must map {IMAGES} to {LOGITS}")
     return network, header
 
 

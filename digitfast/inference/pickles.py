@@ -36,7 +36,7 @@ def open_learner(
     """
     path = Path(path)
     if not path.is_file():
-        raise RunNotFound(f"{path} is no file; a .pkl from `digitfast fit` or `learn.export()` is wanted")
+        raise RunNotFound(f"{path} is no file; it must be a .pkl from `digitfast fit` or `learn.export()`")
     content = path.read_bytes()  # once, so that what is opened is what was compared
     if not (trust or sha256(content).hexdigest() == known):
         raise BadSetting(f"{path} was not opened: a .pkl can run any code. Open a .safetensors, which cannot, such as "

@@ -66,7 +66,7 @@ class Predictor:
         logits = [self.network(batch) for batch in batches]
         if any(part.shape != (len(batch), len(self.vocab)) for part, batch in zip(logits, batches, strict=True)):
             raise BadData(f"the network gives {list(logits[0].shape)} for {len(batches[0])} images; "
-                          f"a logit for each of {len(self.vocab)} classes is wanted")
+                          f"it must be a logit for each of {len(self.vocab)} classes")
         logits = np.concatenate([np.zeros((0, len(self.vocab)), np.float32), *logits])
         if not np.isfinite(logits).all():
             raise BadData("the network's answer is not a number; its training has diverged")
@@ -93,7 +93,7 @@ def predictor_of(
     seen = dl.one_batch()[0]
     _, channels, height, width = seen.shape
     if height != width:
-        raise BadSetting(f"the network takes images of {height} × {width} pixels; square ones are wanted")
+        raise BadSetting(f"the network takes images of {height} × {width} pixels; they must be square")
 
     def as_trained(x):
         "The images as the learner's transforms leave them."

@@ -182,12 +182,12 @@ def _last_good(folder: Path) -> dict[str, Any] | None:
         try:
             tensors, content = read_sealed(path)
             if content.get("format") != FORMAT:
-                raise BadData(f"{path} has the format {content.get('format')!r}; {FORMAT!r} is wanted")
+                raise BadData(f"{path} has the format {content.get('format')!r}, which must be {FORMAT!r}")
             return {**unpack(content["state"], tensors), "facts": content["facts"]}
         except (BadData, LookupError, TypeError, AttributeError) as e:
             path.rename(path.with_suffix(".damaged"))
             known = e if isinstance(e, BadData) else f"{path} is no checkpoint of digitfast's ({e!r})"
-            warnings.warn(f"{known}; the one before is taken, or the training starts anew", stacklevel=4)
+            warnings.warn(f"{known}; the previous one is used, or training starts again", stacklevel=4)
     return None
 
 
@@ -195,7 +195,7 @@ def _compare(then: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
     "Raise `BadSetting` where something differs that has to be the same."
     if then["processes"] != now["processes"]:
         raise BadSetting(f"the training in {folder} began with {then['processes']} processes, and there are "
-                         f"{now['processes']} now; go on with: "
+                         f"{now['processes']} now; resume with: "
                          + launched(f"fit --resume {folder.parent}", then["processes"]))
     for key in {**then, **now}:
         if then.get(key) != now.get(key):
@@ -205,7 +205,7 @@ def _compare(then: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
 
 @contextmanager
 def _interruptible(checkpoints: Checkpoints) -> Iterator[None]:
-    "While the context lasts, the first Ctrl-C asks for a last checkpoint, and the second one is as ever."
+    "While the context lasts, the first Ctrl-C asks for a last checkpoint, and the second one interrupts."
     if threading.current_thread() is not threading.main_thread():  # others cannot
         yield
         return
@@ -241,7 +241,7 @@ def _going_on(learn: Learner, checkpoints: Checkpoints, state: dict[str, Any] | 
             learn._with_events(learn._do_epoch, "epoch", CancelEpochException)
 
     def all_batches():
-        del learn.all_batches  # the passes behind this one are as ever
+        del learn.all_batches  # later passes are fastai's own
         learn.n_iter = len(learn.dl)
         checkpoints.shuffling = state["shuffling"]
         torch.set_rng_state(checkpoints.shuffling)

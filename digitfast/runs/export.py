@@ -25,7 +25,7 @@ def export_run(
     to = Path(to or f"{run.path.name}.safetensors")
     if to.suffix not in (*SUFFIXES, ".pkl") or (int8 and to.suffix != ".onnx"):
         allowed = "an .onnx" if int8 else f"a {', '.join(SUFFIXES)} or .pkl"
-        raise BadSetting(f"{to} is no file to export to{' in int8' if int8 else ''}; {allowed} is wanted")
+        raise BadSetting(f"the file to export to{' in int8' if int8 else ''} must be {allowed}, not {to}")
     if to.exists():
         raise BadSetting(f"{to} exists; name another file")
     if to.suffix == ".onnx":

@@ -117,12 +117,12 @@ def unfinished_folder(
     runs = Path(runs).expanduser()
     for folder in (runs / name, Path(name)):
         if (folder / SUMMARY).is_file():
-            raise BadSetting(f"{folder} is finished; its settings begin it anew: "
+            raise BadSetting(f"{folder} is finished; repeat it with: "
                              f"digitfast fit --settings {folder / FILE}")
         if (folder / FILE).is_file() and (folder / CHECKPOINTS).is_dir():
             return folder
     known = ", ".join(folder.name for folder in unfinished_runs(runs)) or "none"
-    raise RunNotFound(f"there is no run {str(name)!r} to go on with. Unfinished runs in {runs}/: {known}")
+    raise RunNotFound(f"there is no run {str(name)!r} to resume. Unfinished runs in {runs}/: {known}")
 
 
 def unfinished_runs(
@@ -160,7 +160,7 @@ def find_run(
                 return run
             raise RunNotFound(f"{folder / SUMMARY} is damaged; the network may still open: {folder / MODEL}")
         if (folder / CHECKPOINTS).is_dir():
-            raise RunNotFound(f"{folder} is not finished: its training still runs or was stopped; go on with: "
+            raise RunNotFound(f"{folder} is not finished: its training is still running or was stopped; resume with: "
                               f"digitfast fit --resume {folder}")
     known = ", ".join(run.path.name for run in list_runs(runs)) or f"none yet; `digitfast fit` makes one in {runs}/"
     raise RunNotFound(f"there is no run {str(name)!r}. Runs: {known}")

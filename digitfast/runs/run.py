@@ -107,10 +107,10 @@ def resume_run(
     run: str | Path,  # name of the run in `runs`, or its folder
     runs: str | Path = "runs",  # folder of the run folders
 ) -> Run:
-    """Go on with a run that was killed, interrupted or failed, from its last good checkpoint to the end.
+    """Resume a run that was killed, interrupted or failed, from its last good checkpoint.
 
     On the CPU in fp32 it comes to the same weights, bit for bit, as if it had never stopped. A damaged checkpoint is
-    told of, and the one before it is taken. Raises: `RunNotFound`, `BadSetting` for a run that is finished, that
+    reported, and the previous one is used. Raises: `RunNotFound`, `BadSetting` for a run that is finished, that
     another process trains, or whose settings, data or number of processes have changed.
     """
     start = time.perf_counter()
@@ -179,7 +179,7 @@ def _train(folder: Path, recipe: Recipe, learn: Learner, cbs: list, start: float
         return _write_results(folder, recipe, summary, learn, start - checkpoints.before)
     except BaseException as e:
         if is_unfinished(folder) and not isinstance(e, (BadSetting, Diverged)):  # which say what has to be changed
-            e.add_note(f"go on with: {launched(f'fit --resume {folder}')}")
+            e.add_note(f"resume with: {launched(f'fit --resume {folder}')}")
         raise
 
 
