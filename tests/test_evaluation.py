@@ -2,8 +2,9 @@ import copy
 
 import pytest
 import torch
+from PIL import Image
 
-from digitfast import open_learner, save_learner, train_learner
+from digitfast import Predictor, open_learner, save_learner, train_learner
 from digitfast.errors import BadData, BadSetting
 from digitfast.evaluation.evaluate import evaluate_learner, predict_files
 
@@ -72,3 +73,14 @@ def test_a_loaded_learner_has_no_images_to_evaluate_on(trained, tmp_path):
         evaluate_learner(loaded)
     with pytest.raises(BadSetting, match="no batch of training images"):
         train_learner(loaded, 1)
+
+
+def test_what_is_no_learner(digits):
+    for function, args in ((evaluate_learner, ()), (predict_files, ([digits],))):
+        with pytest.raises(BadSetting, match="learn must be a Learner, not Predictor"):
+            function(Predictor.packed(), *args)
+
+
+def test_pictures_in_memory_are_no_files(trained):
+    with pytest.raises(BadSetting, match="paths of files and folders, not Image; read_digit takes"):
+        predict_files(trained, [Image.new("L", (28, 28))])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from digitfast import train_run
 from digitfast.errors import BadData, BadImage, BadSetting, RunNotFound
 from digitfast.inference.predictor import (
     PACKED_NETWORK,
@@ -301,3 +302,13 @@ def test_what_is_no_network(tmp_path, name, message):
 def test_a_run_folder_is_opened(mine, tmp_path):
     save_predictor(mine, tmp_path / "model.safetensors")
     assert open_predictor(tmp_path).vocab == mine.vocab
+
+
+def test_what_is_saved_must_be_a_predictor(trained, tmp_path):
+    with pytest.raises(BadSetting, match=r"must be a Predictor, not .*: of a Learner predictor_of\(learn\)"):
+        save_predictor(trained, tmp_path / "x.safetensors")
+
+
+def test_a_run_is_opened_and_describes_its_learner(digits, tmp_path):
+    run = train_run(str(digits), arch="simple", bs=32, epochs=2, runs=str(tmp_path))
+    assert open_predictor(run).arch == predictor_of(run.learner(), run).arch == "simple"

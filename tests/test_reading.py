@@ -324,3 +324,11 @@ def test_figures_are_checked_before_anything_is_drawn(digit_images, tmp_path):
 def test_what_is_no_predictor_is_named(other):
     with pytest.raises(BadSetting, match="predictor must be a Predictor, not .*predictor_of"):
         read_digits(np.zeros((99, 99), np.uint8), other)
+
+
+@pytest.mark.parametrize("path", ["x", "x.txt", None, "absent/x.png"])
+def test_figures_are_png_files(path):
+    reading = read_digits(np.full((99, 99), 255, np.uint8))
+    for draw in (lambda: draw_boxes(reading.grey, reading, path), lambda: draw_steps(reading, path)):
+        with pytest.raises(BadSetting, match="must be written to a .png in an existing folder, not"):
+            draw()

@@ -11,7 +11,7 @@ from PIL import Image
 
 from digitfast.data.folders import evaluation_folder
 from digitfast.data.pictures import fit_square, read_grey, read_picture
-from digitfast.errors import BadData
+from digitfast.errors import BadData, BadSetting
 from digitfast.evaluation.accuracy import Evidence, evidence_of
 from digitfast.inference.predictor import Predictor, predictor_of
 from digitfast.reading.answers import predict_pictures
@@ -25,6 +25,7 @@ def evaluate_learner(
     folder: str | Path | None = None,  # images in class folders; None: the validation set of `learn.dls`
 ) -> Evidence:
     "Compare the predictions of `learn` with the labels of images it was not trained on."
+    _check_learner(learn)
     if folder is None:
         dl = learn.dls.valid
     else:
@@ -56,8 +57,16 @@ def predict_files(
     A picture that cannot be read has the answer file and error, and does not stop the others.
     Raises: `BadData` for a network whose training has diverged.
     """
+    _check_learner(learn)
     always_answers = replace(predictor_of(learn), threshold=0.0)
     return predict_pictures(images, always_answers, as_is=True)
+
+
+def _check_learner(thing: object) -> None:
+    "Raise `BadSetting` for what is no `Learner`."
+    if not isinstance(thing, Learner):
+        raise BadSetting(f"learn must be a Learner, not {type(thing).__name__}; for the network of a run or "
+                         "a file there are digitfast evaluate and digitfast predict, and read_digit")
 
 
 @dataclass(frozen=True, eq=False)

@@ -85,7 +85,7 @@ def predictor_of(
     from fastai.data.transforms import IntToFloatTensor
 
     from digitfast.inference.torch_network import TorchNetwork
-    summary = summary or {}
+    summary = getattr(summary, "summary", summary) or {}  # of a `Run`
     settings, calibration = summary.get("settings", {}), summary.get("calibration", {})
     file = io.BytesIO()
     Image.new("L", (SIDE, SIDE)).save(file, "PNG")
@@ -113,11 +113,19 @@ def save_predictor(
     path: str | Path,  # of the .safetensors
 ) -> Path:
     "Write weights and facts to one file that holds no code. Raises: `BadSetting` for a network without known `arch`."
+    check_predictor(predictor)
     if not (predictor.arch and hasattr(predictor.network, "model")):
         raise BadSetting("a .safetensors holds a network of torch's whose arch is known by name, such as one of a run; "
                          "export this one as .pkl")
     check_plain(predictor, path)
     return write_sealed(path, predictor.network.model.state_dict(), header_of(predictor))
+
+
+def check_predictor(thing: object) -> None:
+    "Raise `BadSetting` for what is no `Predictor`, and say how to make one."
+    if not isinstance(thing, Predictor):
+        raise BadSetting(f"predictor must be a Predictor, not {type(thing).__name__}: of a Learner "
+                         "predictor_of(learn), of a run find_run(name).predictor()")
 
 
 def check_plain(
@@ -144,7 +152,7 @@ def open_predictor(
 
     Whatever the file says is checked. Raises: `RunNotFound`, `BadData`, `BadSetting` where onnxruntime is missing.
     """
-    path = Path(path)
+    path = Path(getattr(path, "path", path))  # of a `Run` its folder
     if (path / MODEL).is_file():
         path = path / MODEL
     if path.suffix not in SUFFIXES or not path.is_file():

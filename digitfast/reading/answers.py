@@ -1,4 +1,5 @@
 """Answers for many pictures; one that cannot be read does not stop the others."""
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -60,7 +61,11 @@ def _answers(images: Iterable[str | Path], answer: Callable[[Path], dict]) -> li
 
 def _files(images: Iterable[str | Path]) -> Iterator[tuple[Path, str]]:
     "Each file, and what is wrong with it before it is opened."
-    for image in map(Path, images):
+    for image in images:
+        if not isinstance(image, (str, os.PathLike)):
+            raise BadSetting(f"images must be paths of files and folders, not {type(image).__name__}; "
+                             "read_digit takes a picture in memory")
+        image = Path(image)
         try:
             if not image.is_dir():
                 yield image, ""

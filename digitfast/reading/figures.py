@@ -1,4 +1,5 @@
 """What was read in a picture, drawn: the digits in their boxes, and the steps from the picture to each of them."""
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,10 +24,15 @@ def check_figures(
             raise BadSetting(f"{path} is named twice; name another file to draw into, such as "
                              f"{path.with_name(path.stem + '-drawn.png')}")
     for path in filter(None, paths):
-        if Path(path).suffix.lower() != ".png" or not Path(path).absolute().parent.is_dir():
-            raise BadSetting(f"{str(path)!r}: the path of a .png in a folder that is there is wanted")
+        _check_png(path)
         if len(list(images)) != 1 or Path(*images).is_dir():
             raise BadSetting(f"{path} takes one picture; name one at a time")
+
+
+def _check_png(path: str | Path) -> None:
+    is_path = isinstance(path, (str, os.PathLike))
+    if not is_path or Path(path).suffix.lower() != ".png" or not Path(path).absolute().parent.is_dir():
+        raise BadSetting(f"a figure must be written to a .png in an existing folder, not {path!r}")
 
 
 def draw_boxes(
@@ -35,6 +41,7 @@ def draw_boxes(
     path: str | Path,  # of the .png to write
 ) -> None:
     "Draw a box around each digit on the picture, with what it is above."
+    _check_png(path)
     grey, scale = read_picture(picture)
     image = Image.fromarray(grey).convert("RGB")
     pen = ImageDraw.Draw(image)
@@ -54,6 +61,7 @@ def draw_steps(
     path: str | Path,  # of the .png to write
 ) -> None:
     "Draw the picture, its ink, and each digit as the network saw it."
+    _check_png(path)
     ink = Image.fromarray((255 * (1 - reading.ink.density)).round().astype("uint8"))
     panels = [("the picture, in grey", Image.fromarray(reading.grey)), ("ink", ink)]
     steps = [_titled(name, ImageOps.contain(panel.convert("RGB"), (PANEL, PANEL))) for name, panel in panels]

@@ -9,8 +9,7 @@ from PIL import Image
 
 from digitfast.data.mnist_form import mnist_form
 from digitfast.data.pictures import fit_square, read_picture
-from digitfast.errors import BadSetting
-from digitfast.inference.predictor import Predictor
+from digitfast.inference.predictor import Predictor, check_predictor
 from digitfast.reading.cuts import candidates, cut_pieces, cut_touching
 from digitfast.reading.ink import SMALL, find_ink
 from digitfast.reading.lines import line_height, may_be_one, text_lines
@@ -36,10 +35,10 @@ def read_digits(
 
 def _checked(predictor: Predictor | None) -> Predictor:
     "Return `predictor`, or the bundled one. Raises: `BadSetting` for what is no `Predictor`."
-    if predictor is not None and not isinstance(predictor, Predictor):
-        raise BadSetting(f"predictor must be a Predictor, not {type(predictor).__name__}: of a Learner "
-                         "predictor_of(learn), of a run find_run(name).predictor()")
-    return predictor or Predictor.packed()
+    if predictor is None:
+        return Predictor.packed()
+    check_predictor(predictor)
+    return predictor
 
 
 def _read(grey: np.ndarray, scale: float, predictor: Predictor, ink: str, cut: bool) -> Reading:
