@@ -1,6 +1,7 @@
-"""The commands that ask trained networks: they parse, call and print.
+"""The commands that use trained networks: they parse, call and print.
 
-torch and fastai are imported inside the commands, so that `digitfast --help` and a mistyped option answer at once.
+torch and fastai are imported inside the commands, so that `digitfast --help` and a mistyped option
+answer at once.
 """
 import json
 import sys
@@ -17,14 +18,17 @@ from digitfast.errors import BadSetting
 def evaluate(
     target: Network = None,
     source: Annotated[str | None, typer.Option(
-        help="Digits to test on, as for fit; a folder may also hold the class folders themselves. "
-             "Default: what the network was trained on; mnist for a .pkl that lies in no run folder.")] = None,
-    sets: Annotated[bool, typer.Option("--sets", help="Instead, a table over MNIST, other people's digits, handwriting "
-                                       "fonts, synthetic photos, and what is no digit. Some minutes.")] = False,
+        help="Digits to evaluate on, as for fit; a folder may also hold the class folders "
+             "themselves. Default: what the network was trained on; mnist for a .pkl outside of a "
+             "run folder.")] = None,
+    sets: Annotated[bool, typer.Option(
+        "--sets", help="Print a table over MNIST, other people's digits, handwriting fonts, "
+                       "synthetic photos and pictures without a digit instead. Takes some "
+                       "minutes.")] = False,
     trust: Trust = False,
     runs: RunsFolder = "runs",
 ):
-    "Accuracy on the test images with its 95 % interval, and which digits are mistaken for which."
+    "Print the accuracy on test images with its 95 % interval, and the confusion matrix."
     from digitfast.cli.networks import open_network
     predictor = open_network(target, runs, trust)
     if sets:
@@ -58,10 +62,13 @@ def evaluate(
 def report(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Name or folder of a run.")],
     to: Annotated[Path | None, typer.Option(
-        help="File to write: .html. Default: report.html in the run folder.")] = None,
+        help=".html file to write. Default: report.html in the run folder.")] = None,
     runs: RunsFolder = "runs",
 ):
-    "One page with pictures of all that is known of a run: curves, mistakes, calibration, labels that look wrong."
+    """Write a page with pictures about a run.
+
+    It shows learning curves, mistakes, calibration and labels that look wrong.
+    """
     from digitfast.report.page import write_report
     from digitfast.runs.folders import find_run
     found = find_run(run, runs)
@@ -72,15 +79,19 @@ def report(
 def predict(
     images: Images,
     as_json: AsJson = False,
-    as_is: Annotated[bool, typer.Option("--as-is", help="The pictures are as those that the network was trained on: "
-                                        "MNIST's have light ink on a dark ground. So are those for a network that was "
-                                        "trained on other digits than mnist.")] = False,
+    as_is: Annotated[bool, typer.Option(
+        "--as-is", help="Take the pictures as they are, like those that the network was trained on: "
+                        "MNIST's have light ink on a dark ground. Networks that were not trained on "
+                        "mnist always do.")] = False,
     ink: Ink = "auto",
     steps: Steps = None,
     trust: Trust = False,
     runs: RunsFolder = "runs",
 ):
-    "The digit in each picture and its probability, or that it is unsure, or no digit. For numbers see: digitfast read"
+    """Print the digit in each picture and its probability, "unsure" or "no digit".
+
+    For numbers of several digits see: digitfast read
+    """
     from digitfast.cli.networks import network_and_pictures
     from digitfast.reading.answers import predict_pictures
     predictor, images = network_and_pictures(images, runs, trust)
@@ -91,13 +102,17 @@ def predict(
 def read(
     images: Images,
     as_json: AsJson = False,
-    boxes: Annotated[Path | None, typer.Option(help="PNG to draw the picture with a box for each digit into.")] = None,
+    boxes: Annotated[Path | None, typer.Option(
+        help="PNG to write; it shows the picture with a box around each digit.")] = None,
     ink: Ink = "auto",
     steps: Steps = None,
     trust: Trust = False,
     runs: RunsFolder = "runs",
 ):
-    "The numbers in each picture, line by line, and how sure each digit is; ? stands for a mark that may be one."
+    """Print the numbers in each picture, line by line, with the probability of each digit.
+
+    A ? stands for a mark that may be a digit.
+    """
     from digitfast.cli.networks import network_and_pictures
     from digitfast.reading.answers import read_pictures
     predictor, images = network_and_pictures(images, runs, trust)
@@ -107,14 +122,15 @@ def read(
 
 def draw(
     target: Network = None,
-    port: Annotated[int, typer.Option(help="Port of the page's address. Default: one that is free.",
-                                      show_default=False)] = 0,
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser, or only print "
-                                          "its address.")] = True,
+    port: Annotated[int, typer.Option(
+        help="Port of the page's address. Default: a free one.", show_default=False)] = 0,
+    browser: Annotated[bool, typer.Option(
+        "--browser/--no-browser",
+        help="Open the page in the browser, or only print its address.")] = True,
     trust: Trust = False,
     runs: RunsFolder = "runs",
 ):
-    "A page to draw digits on, in this computer's browser, or to open photos in; the answer comes while one draws."
+    "Serve a page, on this computer only, to draw digits on or open photos in; it answers at once."
     from digitfast.cli.networks import open_network
     from digitfast.draw.server import serve_draw_page
     predictor = open_network(target, runs, trust)
@@ -131,13 +147,15 @@ def draw(
 
 def export(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Name or folder of a run.")],
-    to: Annotated[Path | None, typer.Option(help="File to write: .safetensors; .onnx, which answers without torch; "
-                                            ".pkl for fastai, which can hold code. Default: RUN.safetensors.")] = None,
-    int8: Annotated[bool, typer.Option("--int8", help="An .onnx that computes in integers of 8 bits, and its accuracy "
-                                       "beside that of the network as it was trained.")] = False,
+    to: Annotated[Path | None, typer.Option(
+        help="File to write: .safetensors; .onnx, which answers without torch; or .pkl for fastai, "
+             "which can hold code. Default: RUN.safetensors.")] = None,
+    int8: Annotated[bool, typer.Option(
+        "--int8", help="Write an .onnx that computes in 8-bit integers, and print its accuracy next "
+                       "to that of the trained network.")] = False,
     runs: RunsFolder = "runs",
 ):
-    "Copy a run's network to one file, for predict, read and evaluate here or for others."
+    "Export a run's network to one file, for predict, read, evaluate and other programs."
     from digitfast.runs.export import export_run
     from digitfast.runs.folders import find_run
     file = export_run(run, to, runs, int8)
@@ -154,7 +172,10 @@ def export(
 
 
 def _json(answers: list[dict]) -> str:
-    "`answers` as JSON, with escapes for what stdout cannot take: names that are no text, and narrow encodings."
+    """Return `answers` as JSON.
+
+    What stdout cannot take is escaped: names that are no text, and characters beyond its encoding.
+    """
     text = json.dumps(answers, indent=2, ensure_ascii=False)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
@@ -176,7 +197,7 @@ def _print_answers(answers: list[dict], as_json: bool, lines) -> None:
 
 
 def digit_line(answer: dict) -> str:
-    "One line for an answer of `predict_pictures`."
+    "Return a line for an answer of `predict_pictures`."
     from digitfast.data.pictures import one_line_name
     file = one_line_name(answer["file"])
     if answer["digit"] is None:
@@ -187,7 +208,7 @@ def digit_line(answer: dict) -> str:
 
 
 def number_lines(answer: dict) -> str:
-    "A line for each line of an answer of `read_pictures`."
+    "Return a line for each line of an answer of `read_pictures`."
     from digitfast.data.pictures import one_line_name
     file = one_line_name(answer["file"])
     if not answer["lines"]:

@@ -1,6 +1,7 @@
-"""The commands that train networks, and those for what training needs and leaves: they parse, call and print.
+"""The commands that train networks, and list digits and runs: they parse, call and print.
 
-torch and fastai are imported inside the commands, so that `digitfast --help` and a mistyped option answer at once.
+torch and fastai are imported inside the commands, so that `digitfast --help` and a mistyped option
+answer at once.
 """
 import sys
 from pathlib import Path
@@ -60,10 +61,11 @@ def fit(
 
 @setting_options("source", "arch", "bs", "opt", "size", "seed")
 def lr_find(
-    plot: Annotated[str, typer.Option(help="PNG to write the curve of loss over learning rate to.")] = "lr_find.png",
+    plot: Annotated[str, typer.Option(
+        help="PNG to write; it shows the loss over the learning rate.")] = "lr_find.png",
     **given,
 ):
-    "Try out learning rates on a few batches, print fastai's suggestions and save the plot."
+    "Try learning rates on a few batches, print fastai's suggestions and save the plot."
     from digitfast.training.lr_find import find_lr
     given = {key: value for key, value in given.items() if value is not None}
     for name, rate in find_lr(plot=plot, **given).items():
@@ -74,7 +76,10 @@ def lr_find(
 def data(
     source: Annotated[str, typer.Argument(help="As --source of fit.")] = "mnist",
 ):
-    "Where the digits are, how many of each there are, their checksum and size. Unpacks or downloads them if need be."
+    """Print where the digits are, how many of each there are, their size and checksum.
+
+    They are unpacked or downloaded first if they are not there yet.
+    """
     from digitfast.data.loaders import folder_facts
     facts = folder_facts(source)
     print(facts["path"])
@@ -89,7 +94,7 @@ def data(
 def runs(
     folder: Annotated[str, typer.Argument(help="Folder of the run folders.")] = "runs",
 ):
-    "The runs, the oldest first, and those that are not finished."
+    "List the runs, the oldest first, and those that are not finished."
     from digitfast.runs.folders import list_runs, unfinished_runs
     found, unfinished = list_runs(folder), unfinished_runs(folder)
     if not found and not unfinished:
@@ -106,11 +111,16 @@ def runs(
 
 
 def bench(
-    quick: Annotated[bool, typer.Option("--quick", help="A tenth of the images, each measured once: a few minutes, to "
-                                        "see that it works.")] = False,
-    to: Annotated[Path | None, typer.Option("--json", help="File for the results with every measurement.")] = None,
+    quick: Annotated[bool, typer.Option(
+        "--quick", help="Measure once, on a tenth of the images: a few minutes, to see that it "
+                        "works.")] = False,
+    to: Annotated[Path | None, typer.Option(
+        "--json", help=".json file to write all measurements to.")] = None,
 ):
-    "Time digitfast on this machine against the article's code, train_mnist_fast's design and the bare arithmetic."
+    """Compare digitfast's speed with others' on this machine.
+
+    The others are the article's code, train_mnist_fast's design and the bare arithmetic.
+    """
     if to and (to.suffix != ".json" or not to.absolute().parent.is_dir()):
         raise BadSetting(f"--json must be the path of a .json in an existing folder, not {str(to)!r}")
     from digitfast.bench.comparisons import results_table, run_bench, write_results
