@@ -139,7 +139,7 @@ def test_damaged_checkpoints_are_told_of_and_the_one_before_is_taken(whole, digi
     folder = stopped(monkeypatch, digits, tmp_path, BATCHES + 6) / "checkpoints"
     before, last = checkpoints._files(folder)
     last.write_bytes(last.read_bytes()[:-7])
-    with pytest.warns(UserWarning, match=f"{last} is damaged.*the one before is taken"):
+    with pytest.warns(UserWarning, match=f"{last} is damaged.*the previous one is used"):
         assert checkpoints._last_good(folder)["batch"] == int(before.stem[-6:])
     before.write_bytes(b"")
     with pytest.warns(UserWarning, match=f"{before} is no file that digitfast sealed"):
