@@ -199,7 +199,7 @@ def test_an_onnx_that_names_another_file(run_cli, tmp_path):
     nodes = [helper.make_node("Flatten", ["images"], ["flat"]), helper.make_node("MatMul", ["flat", "w"], ["logits"])]
     write_with_checksum(tmp_path / "x.onnx", in_onnx(nodes, [weight]), SEAL)
     code, out, err = run_cli("predict", "x.onnx", "one.png")
-    assert code == 1 and "x.onnx has weights that lie in another file" in err
+    assert code == 1 and "x.onnx keeps weights in another file" in err
 
 
 def test_an_onnx_with_operators_of_others(run_cli, tmp_path):
