@@ -102,7 +102,7 @@ def _each(images: torch.Tensor) -> torch.Tensor:
 
 def _bend(
     images: torch.Tensor,
-    deviation: float = 0.06,  # standard deviation of the shifts of 5 × 5 points, in halves of a side
+    deviation: float = 0.06,  # standard deviation of the shifts of 5 × 5 points, in half sides
 ) -> torch.Tensor:
     "Bend each image by smooth random shifts, 4 % of the side on average (an elastic distortion)."
     n, _, h, w = images.shape
@@ -145,7 +145,7 @@ def _averages(n: int, fewer: int, like: torch.Tensor) -> torch.Tensor:
 
 
 def _bars(images: torch.Tensor) -> torch.Tensor:
-    "Return a bar 1 to 2 pixels wide per image, 1 in it and 0 beside it; every other one is upright."
+    "Return a bar of 1 to 2 pixels per image, 1 in it and 0 elsewhere; every other one is upright."
     n, _, h, w = images.shape
     rows = torch.arange(h, device=images.device).view(1, 1, h, 1)
     bar = (1.25 - (rows - _each(images) * h).abs()).clamp(0, 1).expand(n, 1, h, w)

@@ -12,9 +12,10 @@ class PILDigit(PILImageBW):
 
     @classmethod
     def create(cls, fn, **kwargs):
-        """Return a `PILDigit` of a path, an image file's bytes, an open file, an image or an array.
+        """Return a picture in any form as a `PILDigit`.
 
-        Images are PIL's, and give the same as their files; arrays may be tensors.
+        It is a path, the bytes of an image file, an open file, a PIL image, an array or a tensor.
+        An opened PIL image gives the same as its file.
         Shapes: arrays are `[h, w]`, or `[c, h, w]` or `[h, w, c]` with 1, 3 (RGB) or 4 (RGBA)
         channels.
         Units: integers are 0..255, floats and booleans are 0..1.
