@@ -143,7 +143,7 @@ def test_run_folders(run_cli, malicious, marker, finished, digits, tmp_path):
         code, out, err = run_cli(*command)
         assert (code, err) == (0, ""), command
         assert not marker.exists(), command
-    assert (tmp_path / "x.pkl").read_bytes() == malicious  # copied unchanged, for who trusts it
+    assert (tmp_path / "x.pkl").read_bytes() == malicious  # copied unchanged for those who trust it
     with pytest.raises(DigitError, match="was not opened"):
         find_run("mine", tmp_path / "runs").learner()
     (folder / "model.safetensors").write_bytes(malicious)
@@ -222,7 +222,8 @@ def test_an_onnx_that_names_another_file(run_cli, tmp_path):
              helper.make_node("MatMul", ["flat", "w"], ["logits"])]
     write_with_checksum(tmp_path / "x.onnx", in_onnx(nodes, [weight]), SEAL)
     code, out, err = run_cli("predict", "x.onnx", "one.png")
-    assert code == 1 and "x.onnx keeps weights in another file" in err
+    assert code == 1
+    assert "x.onnx keeps weights in another file" in err
 
 
 def test_an_onnx_with_operators_of_others(run_cli, tmp_path):

@@ -356,9 +356,12 @@ def test_heic_is_named(tmp_path):
     refused(file.read_bytes(), "124 bytes", "HEIC is not supported")
 
 
+SVG = (b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9">'
+       b'<image href="file:///etc/passwd"/></svg>')
+
+
 @pytest.mark.parametrize("content", [
-    encoded(Image.new("L", (20, 20)), "EPS"), encoded(Image.new("L", (20, 20)), "PDF"),
-    b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><image href="file:///etc/passwd"/></svg>',
+    encoded(Image.new("L", (20, 20)), "EPS"), encoded(Image.new("L", (20, 20)), "PDF"), SVG,
     b"%!PS\n(/tmp/x) (w) file\n", b"\xd7\xcd\xc6\x9a" + bytes(80),
 ], ids=["EPS", "PDF", "SVG", "PostScript", "WMF"])
 def test_no_other_program_is_started(tmp_path, monkeypatch, content):

@@ -135,7 +135,7 @@ def _coarsen(images: torch.Tensor) -> torch.Tensor:
 
 def _averages(n: int, fewer: int, like: torch.Tensor) -> torch.Tensor:
     "Return the matrix that averages `n` pixels to `fewer`, as `adaptive_avg_pool2d` does."
-    # Apple's GPUs lack that operation for sizes that are no multiples
+    # `adaptive_avg_pool2d` is not used because Apple's GPUs cannot run it
     edges = torch.arange(fewer + 1, device=like.device) * n
     first = edges[:-1] // fewer
     after = -(-edges[1:] // fewer)

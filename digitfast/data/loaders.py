@@ -39,7 +39,7 @@ class DigitDataLoaders(ImageDataLoaders):
         return dls
 
     def add_tfms(self, tfms, event, dl_idx=None):
-        "Do as fastai does. Raises: `BadSetting` for a `Normalize` with statistics of colours."
+        "Do as fastai does. Raises: `BadSetting` for a `Normalize` with colour statistics."
         if event == "after_batch":
             _check_channels([*self[0].after_batch.fs, *listify(tfms)])
         return super().add_tfms(tfms, event, dl_idx)

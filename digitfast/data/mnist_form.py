@@ -51,7 +51,7 @@ def stroke_width(
 
 def _fit_stroke(
     shape: np.ndarray,  # bool `[h, w]`
-    kept: tuple[float, float] = (2.0, 4.0),  # widths left as they are, in MNIST's pixels; its: ~2.5
+    kept: tuple[float, float] = (2.0, 4.0),  # widths kept, in MNIST's pixels; its own are about 2.5
 ) -> np.ndarray:
     "Widen or narrow strokes so that they have MNIST's widths once `shape` is scaled to the box."
     if not shape.any():

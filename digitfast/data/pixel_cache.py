@@ -16,7 +16,7 @@ from digitfast.data.pictures import fit_square, read_grey
 
 def load_pixels(
     files: Sequence[Path],  # image files, all below `root`
-    root: Path,  # folder of digits, which has one cache file
+    root: Path,  # folder of digits that the cache is for
     size: int = 28,  # side of the square that every image is scaled to, in pixels
 ) -> torch.Tensor:  # uint8 `[len(files), size, size]`, in the order of `files`
     """Return the pixels of `files`, 0 = paper to 255 = ink, as `read_grey` and `fit_square` do.

@@ -37,15 +37,14 @@ MAX_SILENCE = 10  # seconds without an answer until a server counts as unreachab
 
 
 def digits_path(
-    # "mnist", a fastai name (`MNIST_SAMPLE`), an archive's URL, or a folder
-    source: str | Path = "mnist",
-    # whether to fetch what is not on disk; False for a source that only a file names
-    fetch: bool = True,
+    source: str | Path = "mnist",  # "mnist", a fastai name (`MNIST_SAMPLE`), a URL or a folder
+    fetch: bool = True,  # fetch what is not on disk; False for a source that only a file names
 ) -> Path:  # the folder that holds the splits, for example `training/` and `testing/`
     """Return a folder of digit images; fetch and unpack it first if necessary.
 
     "mnist" is `mnist_png` in fastai's data folder if all 70,000 images are in it; otherwise the
-    bundled copy is unpacked, without a network. URLs may start with http://, https:// or file://.
+    bundled copy is unpacked, without a network. URLs are those of archives and start with
+    http://, https:// or file://.
 
     Raises: `DataNotFound` if there is no such source or it cannot be fetched, `BadData` if its
     archive is damaged or would write outside its folder.
