@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from fastai.callback.core import Callback
+from fastai.callback.core import Callback, CancelValidException
 from fastai.callback.tracker import SaveModelCallback
 from fastai.callback.training import ShortEpochCallback
 
@@ -273,3 +273,15 @@ def test_memory_is_kept_only_where_the_c_library_takes_both_settings(monkeypatch
 def test_images_of_non_digits(images):
     with pytest.raises(BadSetting, match=r"must be a tensor of uint8 \[n, h, w\]"):
         NonDigits(images)
+
+
+class NoValidation(Callback):
+    order = -99
+
+    def before_validate(self):
+        raise CancelValidException
+
+
+def test_validation_may_be_cancelled(learn, capsys):
+    train_learner(learn, 2, 0.01, cbs=NoValidation())
+    assert len(learn.recorder.losses) == 2 * len(learn.dls.train)

@@ -210,7 +210,9 @@ class DivergenceCheck(Callback):
         smooth_loss = self.recorder.smooth_loss
         self._check(smooth_loss.value if smooth_loss.count else None)
 
-    def after_validate(self): self._check(self.recorder.loss.value)
+    def after_validate(self):
+        loss = self.recorder.loss  # without a count where a callback has cancelled validation
+        self._check(loss.value if getattr(loss, "count", 0) else None)
 
     def _check(self, loss) -> None:
         finite = loss is None or math.isfinite(loss)
