@@ -1,1 +1,1 @@
-"""Benchmarks of digitfast against the article's code."""
+"""digitfast, measured against the article's code."""

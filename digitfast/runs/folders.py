@@ -1,4 +1,4 @@
-"""Run folders on disk: create, find and read them, without torch or fastai."""
+"""Run folders on the disk: made, found, read. No need of torch or fastai."""
 import csv
 import json
 from collections.abc import Iterator, Sequence
@@ -14,55 +14,51 @@ from digitfast.inference.predictor import MODEL, Predictor, open_predictor
 from digitfast.runs.settings import FILE
 
 LEARNER = "learner.pkl"
-HISTORY = "history.csv"
-STEPS = "steps.csv"
-SUMMARY = "summary.json"
-CHECKPOINTS = "checkpoints"  # folder in the folder of an unfinished run
-KEPT_STEPS = 2000  # most lines of a steps.csv, give or take one
+HISTORY, STEPS, SUMMARY = "history.csv", "steps.csv", "summary.json"
+KEPT_STEPS = 2000  # lines of a steps.csv, or a few more
+CHECKPOINTS = "checkpoints"  # folder in that of a run that is not finished
 
 
 @dataclass(frozen=True)
 class Run:
-    "A finished run: its folder and the content of its summary.json."
+    "A finished run: its folder, and what its summary.json says."
     path: Path
     summary: dict[str, Any]
     sha256: str | None = None  # of learner.pkl, if this process wrote it
 
     @property
     def result(self) -> str:
-        "The accuracy, with its 95 % interval and the images it was measured on."
+        "Its accuracy, with the 95 % interval and what it was measured on."
         low, high = self.summary["accuracy_interval_95"]
-        return (f"accuracy {self.summary['accuracy']:.2%} "
-                f"(95 % interval {low:.2%} to {high:.2%}) on "
+        return (f"accuracy {self.summary['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}) on "
                 f"{self.summary['validation_images']:,} {self.summary['validated_on']}")
 
     def predictor(self) -> Predictor:
-        "Return the trained network as a `Predictor`; no code in a file is run."
+        "The trained network as a `Predictor`. No code in a file is run."
         return open_predictor(self.path / MODEL)
 
     def learner(
         self,
-        trust: bool = False,  # whether to run code in a learner.pkl that another process wrote
+        trust: bool = False,  # whether code in learner.pkl may be run, though another process wrote it
     ):
-        "Return the trained `Learner`, on the CPU. Raises: `BadSetting` for an untrusted file."
-        from digitfast.inference.pickles import open_learner  # this imports fastai
+        "The trained `Learner`, on the CPU. Raises: `BadSetting` for a file that is not trusted."
+        from digitfast.inference.pickles import open_learner  # so that a folder can be read without fastai
         return open_learner(self.path / LEARNER, trust, self.sha256)
 
     def history(self) -> list[dict[str, str]]:
-        "Return the rows of history.csv, one per epoch."
+        "One row an epoch, as written in history.csv."
         return _read_rows(self.path / HISTORY)
 
     def steps(self) -> list[tuple[int, float, float]]:
-        "Return step, learning rate and mean loss per row of steps.csv; [] if there is none."
-        path = self.path / STEPS
-        if not path.is_file():
+        "Step, learning rate and running mean of the loss, as written in steps.csv; none for a run without that file."
+        if not (self.path / STEPS).is_file():
             return []
         try:
             return [(int(row["step"]), float(row["lr"]), float(row["loss"]))
-                    for row in _read_rows(path)]
+                    for row in _read_rows(self.path / STEPS)]
         except (KeyError, TypeError, ValueError) as e:
-            raise BadData(f"{path} is damaged ({e}); remove it, and the report will use "
-                          "history.csv alone") from e
+            raise BadData(f"{self.path / STEPS} is damaged ({e}); without it the report shows what "
+                          "history.csv has: remove it") from e
 
 
 def _read_rows(path: Path) -> list[dict[str, str]]:
@@ -75,12 +71,11 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
 
 def new_folder(
     runs: Path,  # folder of the run folders
-    name: str,  # of the new folder; a number is added if it is taken
+    name: str,  # of the new one
 ) -> Path:
-    "Make and return a new folder in `runs`. Raises: `BadSetting` for a name that is not plain."
+    "A new folder `name` in `runs`, with a number behind the name if there is one already. Raises: `BadSetting`."
     if Path(name).name != name or name.startswith("."):
-        raise BadSetting(
-            f"the name of a run must have no slashes and no leading dot, unlike {name!r}")
+        raise BadSetting(f"{name!r} cannot name a run folder; take a plain name without slashes or a leading dot")
     runs.mkdir(parents=True, exist_ok=True)
     n = 1
     while True:
@@ -95,34 +90,29 @@ def new_folder(
 
 @contextmanager
 def only_process(
-    folder: Path,  # of a run to train
+    folder: Path,  # of a run that is to be trained
 ) -> Iterator[None]:
-    """While the context lasts, keep other processes from training the run in `folder`.
-
-    Raises: `BadSetting` if another process trains it.
-    """
+    "While the context lasts, no other process can train the run in `folder`. Raises: `BadSetting` where one does."
     (folder / CHECKPOINTS).mkdir(exist_ok=True)
     try:
-        with FileLock(folder / CHECKPOINTS / "lock", timeout=0):  # freed when the process dies
+        with FileLock(folder / CHECKPOINTS / "lock", timeout=0):  # the system lets go of it when a process is killed
             yield
     except Timeout:
-        raise BadSetting(f"{folder} is being trained by another process; "
-                         "wait for it, or stop it first") from None
+        raise BadSetting(f"{folder} is being trained by another process; wait for it, or stop it first") from None
 
 
 def is_unfinished(
     folder: Path,  # of a run
 ) -> bool:
-    "Return whether the run in `folder` has a checkpoint to resume from."
-    has_checkpoint = any((folder / CHECKPOINTS).glob("*.safetensors"))
-    return has_checkpoint and not (folder / SUMMARY).exists()
+    "Whether the run in `folder` has a checkpoint to go on from."
+    return not (folder / SUMMARY).exists() and any((folder / CHECKPOINTS).glob("*.safetensors"))
 
 
 def unfinished_folder(
     name: str | Path,  # of a run, or its folder
     runs: str | Path = "runs",  # folder of the run folders
 ) -> Path:
-    "Return the folder of an unfinished run. Raises: `RunNotFound`; `BadSetting` if finished."
+    "The folder of a run that can be gone on with. Raises: `RunNotFound`; `BadSetting` for one that is finished."
     name = name.path if isinstance(name, Run) else name
     runs = Path(runs).expanduser()
     for folder in (runs / name, Path(name)):
@@ -132,35 +122,35 @@ def unfinished_folder(
         if (folder / FILE).is_file() and (folder / CHECKPOINTS).is_dir():
             return folder
     known = ", ".join(folder.name for folder in unfinished_runs(runs)) or "none"
-    raise RunNotFound(f"no unfinished run named {str(name)!r}. Unfinished runs in {runs}/: {known}")
+    raise RunNotFound(f"there is no run {str(name)!r} to resume. Unfinished runs in {runs}/: {known}")
 
 
 def unfinished_runs(
     runs: str | Path = "runs",  # folder of the run folders
 ) -> list[Path]:
-    "Return the folders of the runs that are still training or were stopped."
-    folders = [folder.parent for folder in Path(runs).expanduser().glob(f"*/{CHECKPOINTS}")]
-    return sorted(folder for folder in folders if not (folder / SUMMARY).exists())
+    "The folders of the runs that are not finished: they still train, or were stopped."
+    return sorted(folder.parent for folder in Path(runs).expanduser().glob(f"*/{CHECKPOINTS}")
+                  if not (folder.parent / SUMMARY).exists())
 
 
 def write_steps(
     folder: Path,  # of the run
     lrs: Sequence[float],  # learning rate of each step
-    losses: Sequence[float],  # of each step, as running means from fastai's `Recorder`
+    losses: Sequence[float],  # loss of each, a running mean as fastai's `Recorder` keeps it
 ) -> None:
-    "Write steps.csv: all steps, or evenly spaced ones and the last of a long training."
+    "Write steps.csv: every step, or of a long training some of them, evenly, and the last."
     n = len(lrs)
     kept = [*range(0, n - 1, -(-n // KEPT_STEPS)), n - 1] if n else []
     with open(folder / STEPS, "w", newline="") as file:
-        rows = [(i + 1, f"{lrs[i]:.6g}", f"{float(losses[i]):.6g}") for i in kept]
-        csv.writer(file).writerows([("step", "lr", "loss"), *rows])
+        csv.writer(file).writerows([("step", "lr", "loss"),
+                                    *((i + 1, f"{lrs[i]:.6g}", f"{float(losses[i]):.6g}") for i in kept)])
 
 
 def find_run(
     name: str | Path,  # of a run in `runs`, or the path of a run folder
     runs: str | Path = "runs",  # folder of the run folders
 ) -> Run:
-    "Return the finished run of that name or path. Raises: `RunNotFound`, with a list of runs."
+    "Return the finished run of that name or path. Raises: `RunNotFound`, which lists the runs."
     if isinstance(name, Run):
         return name
     runs = Path(runs).expanduser()
@@ -168,27 +158,25 @@ def find_run(
         if (folder / SUMMARY).is_file():
             if run := _read_run(folder):
                 return run
-            raise RunNotFound(f"{folder / SUMMARY} is damaged; the network may still open: "
-                              f"{folder / MODEL}")
+            raise RunNotFound(f"{folder / SUMMARY} is damaged; the network may still open: {folder / MODEL}")
         if (folder / CHECKPOINTS).is_dir():
-            raise RunNotFound(f"{folder} is not finished: its training is still running or was "
-                              f"stopped; resume with: digitfast fit --resume {folder}")
-    none = f"none yet; `digitfast fit` makes one in {runs}/"
-    known = ", ".join(run.path.name for run in list_runs(runs)) or none
+            raise RunNotFound(f"{folder} is not finished: its training is still running or was stopped; resume with: "
+                              f"digitfast fit --resume {folder}")
+    known = ", ".join(run.path.name for run in list_runs(runs)) or f"none yet; `digitfast fit` makes one in {runs}/"
     raise RunNotFound(f"there is no run {str(name)!r}. Runs: {known}")
 
 
 def list_runs(
     runs: str | Path = "runs",  # folder of the run folders
 ) -> list[Run]:
-    "Return all finished runs, oldest first."
+    "All finished runs, the oldest first."
     files = [file for file in Path(runs).expanduser().glob(f"*/{SUMMARY}") if file.is_file()]
     files.sort(key=lambda file: file.stat().st_mtime)
     return [run for file in files if (run := _read_run(file.parent))]
 
 
 def _read_run(folder: Path) -> Run | None:
-    "Return the run in `folder`, or None if its summary is not one that `train_run` wrote."
+    "The run in `folder`, or None if its summary is not one that `train_run` wrote."
     try:
         summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
@@ -197,7 +185,7 @@ def _read_run(folder: Path) -> Run | None:
 
 
 def _is_summary(summary: Any) -> bool:
-    "Return whether everything that reports and lists show is there, and of the right type."
+    "Return whether all is there that reports and lists show, each of its kind."
     number, text, table = (int, float), str, dict
     kinds = {"settings": table, "seconds": table, "data": table, "versions": table, "device": table,
              "accuracy": number, "validation_images": int, "parameters": int,
