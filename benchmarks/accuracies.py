@@ -1,9 +1,9 @@
-"""The accuracies in the README's table "Results": the named runs of settings.ini, each over some seeds, on MNIST.
+"""The accuracies in the README: the named runs of settings.ini on MNIST, each over several seeds.
 
     python benchmarks/accuracies.py benchmarks/results/accuracies.json [RUN ...]
 
-Accuracy is on the 10,000 test images, after the last epoch; nothing is chosen by it. What is in the file already is
-not trained again, so a measurement that was stopped goes on.
+Accuracy is on the 10,000 test images, after the last epoch; nothing is chosen by it. Runs already
+in the file are not trained again, so a measurement that was stopped can be resumed.
 """
 import json
 import sys
@@ -14,17 +14,20 @@ from tempfile import TemporaryDirectory
 from digitfast import train_run
 from digitfast.runs.settings import read_settings
 
-SEEDS = {"digitnet": 5, "digitnet-deep": 3, "article-resnet18": 3, "article-pytorch": 3, "article-basic": 3,
-         "article-basic --epochs 500": 1, "best": 3}
+SEEDS = {"digitnet": 5, "digitnet-deep": 3, "article-resnet18": 3, "article-pytorch": 3,
+         "article-basic": 3, "article-basic --epochs 500": 1, "best": 3}  # number of seeds
 
 
 def measure(name: str, seed: int) -> dict:
-    "One run, and what it was made with."
+    "Train one named run and return its results, hardware and versions."
     run, _, epochs = name.partition(" --epochs ")
-    settings = {**read_settings(run), **({"epochs": int(epochs)} if epochs else {}), "seed": seed}
+    settings = {**read_settings(run), "seed": seed}
+    if epochs:
+        settings["epochs"] = int(epochs)
     with TemporaryDirectory() as folder:
         summary = train_run(**settings, runs=folder, name=run).summary
-    kept = ("accuracy", "validation_loss", "training_loss", "precision", "threads", "device", "versions")
+    kept = ("accuracy", "validation_loss", "training_loss", "precision", "threads", "device",
+            "versions")
     return {"seed": seed, **{key: summary[key] for key in kept}}
 
 

@@ -12,7 +12,8 @@ from digitfast.bench.comparisons import COMPARISONS, results_table, write_result
 
 
 def measured(training, accuracy=None, **more):
-    return {"setup": 1.0, "training": training, "accuracy": accuracy, "peak_bytes": 100, "process": 9.0, **more}
+    return {"setup": 1.0, "training": training, "accuracy": accuracy, "peak_bytes": 100,
+            "process": 9.0, **more}
 
 
 @pytest.fixture
@@ -26,9 +27,10 @@ def results():
 
 def test_table_has_medians_and_deviations(results):
     cells = [cell.strip() for cell in results_table(results).splitlines()[2].split("|")[1:-1]]
-    assert cells == ["a / b", "**0.50**", "2.0 / 4.0", "2.00", "1.0 / 1.0", "9.0 / 9.0", "99.00 ± 1.00 / 99.00 ± 1.00",
-                     "1.00", "3"]
-    assert "QUICK" not in results_table(results) and "QUICK" in results_table({**results, "quick": True})
+    assert cells == ["a / b", "**0.50**", "2.0 / 4.0", "2.00", "1.0 / 1.0", "9.0 / 9.0",
+                     "99.00 ± 1.00 / 99.00 ± 1.00", "1.00", "3"]
+    assert "QUICK" not in results_table(results)
+    assert "QUICK" in results_table({**results, "quick": True})
 
 
 def test_results_are_kept_whole(results, tmp_path):
@@ -45,16 +47,19 @@ def test_comparisons_take_turns(monkeypatch, tmp_path):
         return measured(1.0, 0.5)
     monkeypatch.setattr(bench, "_measure", measure)
     row = bench._compare(COMPARISONS[0], tmp_path, 2, tmp_path, lambda line: None)
-    assert calls == [(name, seed) for seed in (1, 2) for name in ("article-resnet18", "ours-resnet18", "bare-resnet18")]
+    names = ("article-resnet18", "ours-resnet18", "bare-resnet18")
+    assert calls == [(name, seed) for seed in (1, 2) for name in names]
     assert len(row["ours"]) == len(row["theirs"]) == len(row["bare"]) == 2
 
 
 def test_every_name_is_a_peer():
-    assert {getattr(c, who) for c in COMPARISONS for who in ("ours", "theirs", "bare")} < set(peers.PEERS)
+    names = {getattr(c, who) for c in COMPARISONS for who in ("ours", "theirs", "bare")}
+    assert names < set(peers.PEERS)
 
 
-#: Least accuracy after so few steps; the others have only begun to learn then.
-LEARNT = {"ours-digitnet": 0.7, "bare-digitnet": 0.7, "train-mnist-fast": 0.4, "article-resnet18": 0.2}
+#: Minimum accuracy after so few steps, if a peer learns anything by then.
+LEARNT = {"ours-digitnet": 0.7, "bare-digitnet": 0.7, "train-mnist-fast": 0.4,
+          "article-resnet18": 0.2}
 
 
 @pytest.mark.parametrize("name", sorted(set(peers.PEERS) - {"open-digits"}))
@@ -65,10 +70,11 @@ def test_each_peer_runs(many_digits, name):
         assert timing.accuracy is None
     else:
         right = timing.accuracy * 960
-        assert right == pytest.approx(round(right), abs=1e-3) and timing.accuracy >= LEARNT.get(name, 0)
+        assert right == pytest.approx(round(right), abs=1e-3)
+        assert timing.accuracy >= LEARNT.get(name, 0)
 
 
-def test_a_measurement_is_a_process_of_its_own(digits, monkeypatch):
+def test_a_measurement_is_a_separate_process(digits, monkeypatch):
     found = bench._measure("bare-simple", digits, 1, None)
     assert found.keys() == {"setup", "training", "accuracy", "peak_bytes", "process"}
     assert found["process"] > found["setup"] + found["training"] and found["peak_bytes"] > 50e6
@@ -84,16 +90,20 @@ def test_idx_files_are_torchvisions(digits, tmp_path):
 
     from digitfast import digit_dls
     peers._write_idx(digits, tmp_path)
-    theirs, ours = MNIST(tmp_path, train=False), digit_dls(digits).valid
-    assert torch.equal(theirs.data, ours.pixels.cpu()) and torch.equal(theirs.targets, ours.labels.cpu())
+    theirs = MNIST(tmp_path, train=False)
+    ours = digit_dls(digits).valid
+    assert torch.equal(theirs.data, ours.pixels.cpu())
+    assert torch.equal(theirs.targets, ours.labels.cpu())
 
 
 def test_sample(digits, tmp_path):
     sample = bench._sample(digits, tmp_path / "sample")
-    assert len(list(sample.rglob("*.png"))) == 30 + 12 and len(list((sample / "training").iterdir())) == 10
+    assert len(list(sample.rglob("*.png"))) == 30 + 12
+    assert len(list((sample / "training").iterdir())) == 10
 
 
 def test_prints_one_json_line(digits):
-    code = [sys.executable, "-W", "ignore", "-m", "digitfast.bench.peers", "train-mnist-fast", str(digits), "2"]
-    done = subprocess.run(code, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-W", "ignore", "-m", "digitfast.bench.peers",
+               "train-mnist-fast", str(digits), "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout).keys() == {"setup", "training", "accuracy", "peak_bytes"}

@@ -1,4 +1,4 @@
-"A training that is stopped anywhere goes on to the same weights; a checkpoint that is damaged is noticed."
+"A training stopped anywhere resumes to the same weights; damaged checkpoints are noticed."
 import errno
 import multiprocessing
 import os
@@ -23,14 +23,15 @@ from digitfast.sealed import read_sealed, write_sealed
 from digitfast.training import train as training
 
 KILLS = int(os.environ.get("DIGITFAST_KILLS", 20))  # in the test with random moments
-# Everything that has a state of its own: random changes of the images, the mean of the weights, non-digits, a schedule.
-SETTINGS = {"arch": "digitnet", "bs": 32, "epochs": 3, "lr": 0.01, "precision": "fp32", "ema": 0.9, "augment": 0.5,
-            "pen": 0.2, "non_digits": 0.2, "holdout": 0.2, "name": "run"}
-BATCHES = 7  # of an epoch
+# Everything that has state: random image changes, average of the weights, non-digits, schedule.
+SETTINGS = {"arch": "digitnet", "bs": 32, "epochs": 3, "lr": 0.01, "precision": "fp32",
+            "ema": 0.9, "augment": 0.5, "pen": 0.2, "non_digits": 0.2, "holdout": 0.2,
+            "name": "run"}
+BATCHES = 7  # per epoch
 
 
 @pytest.fixture(autouse=True)
-def a_checkpoint_behind_every_batch(monkeypatch):
+def a_checkpoint_after_every_batch(monkeypatch):
     monkeypatch.setattr(checkpoints, "EVERY", 0.0)
     monkeypatch.setattr(checkpoints, "SHARE", 1e9)
 
@@ -43,18 +44,20 @@ def whole(digits, tmp_path_factory):
 
 
 def outcome(run):
-    "What two runs have in common if they are the same: weights, lines of history.csv but for the time, results."
+    "Return what equal runs have in common: weights, history.csv without times, results."
     lines = [list(row.values())[:-1] for row in run.history()]
-    kept = {key: run.summary[key] for key in ("accuracy", "validation_loss", "training_loss", "calibration")}
-    return {name: t.tolist() for name, t in run.predictor().network.model.state_dict().items()}, lines, kept
+    keys = ("accuracy", "validation_loss", "training_loss", "calibration")
+    kept = {key: run.summary[key] for key in keys}
+    state = run.predictor().network.model.state_dict()
+    return {name: t.tolist() for name, t in state.items()}, lines, kept
 
 
 class Stops(Exception):
-    "What stops a training in these tests."
+    "Raised to stop a training in these tests."
 
 
 class StopsAt(Callback):
-    "Stops behind batch `n`, of training or validation."
+    "Stop after batch `n`, of training or validation."
     order = checkpoints.Checkpoints.order + 1
 
     def __init__(self, n):
@@ -68,7 +71,7 @@ class StopsAt(Callback):
 
 
 def stopped(monkeypatch, digits, folder, n, **settings):
-    "A run that has stopped behind batch `n`."
+    "Return the folder of a run that stopped after batch `n`."
     with monkeypatch.context() as patch:
         patch.setattr(runs, "train_learner", with_callback(StopsAt(n)))
         with pytest.raises(Stops) as e:
@@ -78,23 +81,26 @@ def stopped(monkeypatch, digits, folder, n, **settings):
 
 
 def with_callback(cb):
-    "`train_learner` with one callback more."
+    "Return `train_learner` with one more callback."
     def train_learner(*args, cbs):
         return training.train_learner(*args, cbs=[*cbs, cb])
     return train_learner
 
 
-# In an epoch, behind its last batch, in validation, behind it, in the next epoch, in the last validation.
-@pytest.mark.parametrize("n", [1, 4, BATCHES, BATCHES + 1, BATCHES + 2, BATCHES + 5, 3 * BATCHES + 3])
-def test_goes_on_to_the_same_weights(whole, digits, tmp_path, monkeypatch, capsys, n):
+# In an epoch, after its last batch, in and after validation, in the next epoch, at the very end.
+@pytest.mark.parametrize("n", [
+    1, 4, BATCHES, BATCHES + 1, BATCHES + 2, BATCHES + 5, 3 * BATCHES + 3])
+def test_resumes_to_the_same_weights(whole, digits, tmp_path, monkeypatch, capsys, n):
     folder = stopped(monkeypatch, digits, tmp_path, n)
     assert list_runs(tmp_path) == []
-    with pytest.raises(RunNotFound, match="run is not finished.*resume with: digitfast fit --resume"):
+    message = "run is not finished.*resume with: digitfast fit --resume"
+    with pytest.raises(RunNotFound, match=message):
         find_run("run", tmp_path)
     capsys.readouterr()
     run = resume_run("run", tmp_path)
     epoch, batch = divmod(n - 1, BATCHES + 1)  # there is one batch of validation
-    assert f"going on at epoch {epoch}, batch {min(batch + 1, BATCHES)}\n" in capsys.readouterr().out
+    place = f"epoch {epoch}, batch {min(batch + 1, BATCHES)}"
+    assert f"resuming at {place}\n" in capsys.readouterr().out
     assert outcome(run) == outcome(whole)
     assert run.summary["seconds"]["total"] > run.summary["seconds"]["training"]  # of both processes
     assert not (folder / "checkpoints").exists()
@@ -103,8 +109,11 @@ def test_goes_on_to_the_same_weights(whole, digits, tmp_path, monkeypatch, capsy
 
 
 @pytest.mark.parametrize("settings", [
-    {"arch": "simple", "opt": "ranger"}, {"arch": "simple", "opt": "basic", "schedule": "constant"},
-    {"arch": "article", "opt": "sgd", "mom": 0.8}, {"arch": "squeezenet1_1"}, {"arch": "simple", "opt": "lamb"}])
+    {"arch": "simple", "opt": "ranger"},
+    {"arch": "simple", "opt": "basic", "schedule": "constant"},
+    {"arch": "article", "opt": "sgd", "mom": 0.8},
+    {"arch": "squeezenet1_1"},
+    {"arch": "simple", "opt": "lamb"}])
 def test_other_networks_and_optimisers(digits, tmp_path, monkeypatch, settings):
     settings = {"pen": 0.0, "non_digits": 0.0, "augment": 0.0, "epochs": 2, **settings}
     expected = train_run(str(digits), **{**SETTINGS, **settings}, runs=str(tmp_path / "whole"))
@@ -112,9 +121,9 @@ def test_other_networks_and_optimisers(digits, tmp_path, monkeypatch, settings):
     assert outcome(resume_run("run", tmp_path / "stopped")) == outcome(expected)
 
 
-# In an epoch, in validation, behind it.
+# In an epoch, in validation, after it.
 @pytest.mark.parametrize("n", [4, BATCHES + 1, BATCHES + 2])
-def test_images_from_files_go_on_in_their_order(digits, tmp_path, monkeypatch, n):
+def test_images_from_files_keep_their_order(digits, tmp_path, monkeypatch, n):
     settings = {"non_digits": 0.0, "epochs": 2}
     monkeypatch.setattr("digitfast.data.loaders.RESIDENT_BYTES", 0)
     expected = train_run(str(digits), **{**SETTINGS, **settings}, runs=str(tmp_path / "whole"))
@@ -131,11 +140,13 @@ def test_the_last_two_and_the_best_are_kept(digits, tmp_path, monkeypatch):
 
 
 def find_history(folder):
-    "The validation losses in history.csv."
-    return [float(line.split(",")[2]) for line in (folder / "history.csv").read_text().splitlines()[1:]]
+    "Return the validation losses in history.csv."
+    lines = (folder / "history.csv").read_text().splitlines()[1:]
+    return [float(line.split(",")[2]) for line in lines]
 
 
-def test_damaged_checkpoints_are_told_of_and_the_one_before_is_taken(whole, digits, tmp_path, monkeypatch):
+def test_damaged_checkpoints_are_reported_and_the_previous_one_is_used(
+        whole, digits, tmp_path, monkeypatch):
     folder = stopped(monkeypatch, digits, tmp_path, BATCHES + 6) / "checkpoints"
     before, last = checkpoints._files(folder)
     last.write_bytes(last.read_bytes()[:-7])
@@ -152,7 +163,7 @@ def test_damaged_checkpoints_are_told_of_and_the_one_before_is_taken(whole, digi
 
 
 class Payload:
-    "What a pickle can do to whoever opens it."
+    "A pickle that runs a command when it is opened."
 
     def __init__(self, marker):
         self.marker = marker
@@ -175,28 +186,32 @@ def test_no_change_and_no_cut_is_accepted(digits, tmp_path, monkeypatch):
             read_sealed(changed)
 
 
-@pytest.mark.parametrize("facts", [{}, {"format": checkpoints.FORMAT}, {"format": checkpoints.FORMAT, "facts": {},
-                                                                          "state": {"dict": {"opt": {"tensor": "9"}}}}])
+@pytest.mark.parametrize("facts", [
+    {},
+    {"format": checkpoints.FORMAT},
+    {"format": checkpoints.FORMAT, "facts": {}, "state": {"dict": {"opt": {"tensor": "9"}}}}])
 def test_sealed_files_that_are_no_checkpoints(tmp_path, facts):
     write_sealed(tmp_path / "000001-000000.safetensors", {"0": torch.ones(1)}, facts)
-    with pytest.warns(UserWarning, match="000001-000000.safetensors (has the format|is no checkpoint)"):
+    message = "000001-000000.safetensors (has the format|is not a digitfast checkpoint)"
+    with pytest.warns(UserWarning, match=message):
         assert checkpoints._last_good(tmp_path) is None
 
 
-def test_a_run_goes_on_only_as_it_began(digits, copy_of_digits, tmp_path, monkeypatch):
+def test_a_run_resumes_only_as_it_began(digits, copy_of_digits, tmp_path, monkeypatch):
     folder = stopped(monkeypatch, copy_of_digits, tmp_path, 3)
     settings = folder / "settings.ini"
     settings.write_text(settings.read_text().replace("epochs = 3", "epochs = 5"))
-    with pytest.raises(BadSetting, match="epochs was 3 when the training in .* began, and is 5 now"):
+    message = "epochs was 3 when the training in .* began, and is 5 now"
+    with pytest.raises(BadSetting, match=message):
         resume_run("run", tmp_path)
     settings.write_text(settings.read_text().replace("epochs = 5", "epochs = 3"))
-    (copy_of_digits / "training/0/0.png").write_bytes((copy_of_digits / "training/1/0.png").read_bytes())
+    shutil.copyfile(copy_of_digits / "training/1/0.png", copy_of_digits / "training/0/0.png")
     with pytest.raises(BadSetting, match="the checksum of the data was"):
         resume_run("run", tmp_path)
     assert checkpoints._files(folder / "checkpoints")
 
 
-def test_a_folder_that_has_moved_goes_on(whole, digits, tmp_path, monkeypatch):
+def test_a_folder_that_has_moved_can_be_resumed(whole, digits, tmp_path, monkeypatch):
     folder = stopped(monkeypatch, digits, tmp_path, 5)
     run = resume_run(folder.rename(tmp_path / "other name"))
     assert outcome(run) == outcome(whole) and run.summary["run"] == "other name"
@@ -213,7 +228,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(whole, digits, 
 
 
 def limited(digits, folder):
-    "Train where files can have no more than a tenth of a checkpoint, once there is one."
+    "Train; after the first checkpoint, files can have no more than a tenth of its size."
     write = checkpoints.Checkpoints.write
 
     def write_once(self, *args):
@@ -245,7 +260,7 @@ def test_only_one_process_trains_a_run(digits, tmp_path):
 
 @pytest.fixture
 def usual_ctrl_c():
-    "Python's own handler, which jobs in the background do without."
+    "Install Python's own handler, which background jobs lack."
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     after = signal.signal(signal.SIGINT, before)
@@ -253,7 +268,7 @@ def usual_ctrl_c():
 
 
 def test_ctrl_c_asks_for_a_last_checkpoint(whole, digits, tmp_path, monkeypatch, usual_ctrl_c):
-    monkeypatch.setattr(checkpoints, "EVERY", 1e9)  # so there are none within an epoch by themselves
+    monkeypatch.setattr(checkpoints, "EVERY", 1e9)  # so none are due within an epoch
 
     class PressesCtrlC(StopsAt):
         def after_pred(self):
@@ -273,14 +288,17 @@ def test_ctrl_c_asks_for_a_last_checkpoint(whole, digits, tmp_path, monkeypatch,
         assert outcome(resume_run(f"run{n}", tmp_path)) == outcome(whole)
 
 
-# SIGKILL, as the system sends it when memory runs out: at the n-th call of what is named.
+# SIGKILL, as the system sends it when memory runs out: at the n-th call of the named function.
 MOMENTS = {
     "in a step": ("digitfast.training.optimizers", "adamw", 10),
     "in a forward pass": ("digitfast.training.callbacks", "with_no_digit", 12),
-    "before a checkpoint is on the disk": ("os", "fsync", 9), "before a checkpoint has its name": ("os", "replace", 9),
-    "before a line of the history": ("csv", "writer", 2), "when the best one gets its name": ("os", "link", 1),
-    "in the calibration": ("digitfast.runs.run", "_calibration", 1),
-    "in the export": ("torch", "save", 1), "before the summary": ("digitfast.runs.run.json", "dumps", 1),
+    "before a checkpoint is on the disk": ("os", "fsync", 9),
+    "before a checkpoint has its name": ("os", "replace", 9),
+    "before a line of the history": ("csv", "writer", 2),
+    "when the best one gets its name": ("os", "link", 1),
+    "in the calibration": ("digitfast.runs.run", "_calibrate", 1),
+    "in the export": ("torch", "save", 1),
+    "before the summary": ("digitfast.runs.run.json", "dumps", 1),
     "when all is done": ("digitfast.runs.run.shutil", "rmtree", 1)}
 
 
@@ -296,13 +314,16 @@ def test_killed_in_every_phase(whole, digits, tmp_path, moment):
 
 
 def test_killed_at_random_moments(whole, digits, tmp_path):
-    chance, kills, place = random.Random(7), 0, 0
+    chance = random.Random(7)
+    kills = 0
+    place = 0
     process = start(train, digits, tmp_path / "timed")
     begin = time.monotonic()
     process.join()
     duration = time.monotonic() - begin
     while kills < KILLS:
-        place, finished = place + 1, False
+        place += 1
+        finished = False
         folder = tmp_path / str(place)
         while not finished:
             process = start(train_or_resume, digits, folder)
@@ -318,7 +339,7 @@ def test_killed_at_random_moments(whole, digits, tmp_path):
 
 
 def start(target, *args):
-    "A process that has imported what a training needs, and has one thread less to mind than a fork of this one."
+    "Start a process that has already imported what a training needs."
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["digitfast.runs.run", "digitfast.runs.checkpoints"])
     process = context.Process(target=target, args=args)
@@ -327,15 +348,17 @@ def start(target, *args):
 
 
 def train(digits, folder, epochs=3, moment=None):
-    "A run with a checkpoint behind every batch, which may kill itself."
-    checkpoints.EVERY, checkpoints.SHARE = 0.0, 1e9
+    "Train with a checkpoint after every batch, and kill this process at `moment`."
+    checkpoints.EVERY = 0.0
+    checkpoints.SHARE = 1e9
     if moment:
         kill_at(*moment)
     return train_run(str(digits), **{**SETTINGS, "epochs": epochs}, runs=str(folder))
 
 
 def train_or_resume(digits, folder):
-    checkpoints.EVERY, checkpoints.SHARE = 0.0, 1e9
+    checkpoints.EVERY = 0.0
+    checkpoints.SHARE = 1e9
     if (folder / "run/settings.ini").exists():
         resume_run("run", folder)
     else:  # nothing to resume with: it was killed before
@@ -368,7 +391,7 @@ def wait_for(condition):
 
 
 def test_checkpoints_take_a_small_part_of_the_time(digits, tmp_path, monkeypatch):
-    "Where epochs are shorter than checkpoints may be frequent, some are left out, but never the last one."
+    "If epochs are too short, some get no checkpoint, but the last one always does."
     monkeypatch.setattr(checkpoints, "SHARE", 1e-9)
     written = []
     write = checkpoints.Checkpoints.write

@@ -1,5 +1,7 @@
-"""That everything that fastai has for a `Learner` works with digitfast's too: each check is done with fastai's own
-`Learner` and loaders first, and what it gives must be the same with ours. What only fails with fastai's is no check.
+"""Everything that fastai offers for a `Learner` works with digitfast's too.
+
+Each check first runs with fastai's own `Learner` and loaders; ours must give the same result. A
+check that fails with fastai's is no check.
 """
 import copy
 import io
@@ -29,24 +31,33 @@ from fastai.callback.all import (
 )
 from PIL import Image
 
-from digitfast import FusedAdam, article_learner, digit_dls, digitnet_learner, simple_learner, train_learner
+from digitfast import (
+    FusedAdam,
+    article_learner,
+    digit_dls,
+    digitnet_learner,
+    simple_learner,
+    train_learner,
+)
 from digitfast.models.digit_nets import simple_net
 
 BS, TRAIN, TEST = 32, 300, 120
 
 
 def fastais_dls(path, **kwargs):
-    return fv.ImageDataLoaders.from_folder(path, train="training", valid="testing", img_cls=fv.PILImageBW,
-                                           **{"bs": BS, "val_bs": 128, "num_workers": 0, **kwargs})
+    return fv.ImageDataLoaders.from_folder(
+        path, train="training", valid="testing", img_cls=fv.PILImageBW,
+        **{"bs": BS, "val_bs": 128, "num_workers": 0, **kwargs})
 
 
 def fastais_learner(dls, **kwargs):
-    return fv.Learner(dls, simple_net(), **{"loss_func": fv.CrossEntropyLossFlat(), "metrics": fv.accuracy, **kwargs})
+    return fv.Learner(dls, simple_net(), **{"loss_func": fv.CrossEntropyLossFlat(),
+                                            "metrics": fv.accuracy, **kwargs})
 
 
 @dataclass
 class Variant:
-    "Loaders of the small digits, and a `Learner` of them."
+    "How to make loaders of the small digits and a `Learner` for them."
     path: object
     scratch: object
     make_dls: object
@@ -70,8 +81,10 @@ def in_memory(path, **kwargs): return digit_dls(path, num_workers=0, **{"bs": BS
 def from_files(path, **kwargs): return in_memory(path, resident=False, **kwargs)
 
 
-OURS = {"simple, in memory": (in_memory, simple_learner), "simple, from files": (from_files, simple_learner),
-        "article, in memory": (in_memory, article_learner), "digitnet, in memory": (in_memory, digitnet_learner)}
+OURS = {"simple, in memory": (in_memory, simple_learner),
+        "simple, from files": (from_files, simple_learner),
+        "article, in memory": (in_memory, article_learner),
+        "digitnet, in memory": (in_memory, digitnet_learner)}
 CHECKS = []
 
 
@@ -82,7 +95,7 @@ def check(function):
 
 @pytest.fixture(scope="module")
 def references(digits, tmp_path_factory):
-    "What each check gives with fastai's own, found once."
+    "The result of each check with fastai's own, found once."
     scratch, found = tmp_path_factory.mktemp("fastais"), {}
 
     def reference(function):
@@ -92,11 +105,11 @@ def references(digits, tmp_path_factory):
     return reference
 
 
-# Callbacks -----------------------------------------------------------------------------------------------------
+# Callbacks ----------------------------------------------------------------------------------------
 
 
 def shape(learn):
-    "What a training leaves: its steps, and how many values of each epoch, all of them numbers."
+    "Return the steps and the values per epoch of a training; all values must be finite."
     rows = [list(row) for row in learn.recorder.values]
     assert np.isfinite(np.array(rows, dtype=float)).all()
     return len(learn.recorder.losses), [len(row) for row in rows]
@@ -109,7 +122,8 @@ def callback_check(name, make):
         learn = v.learn()
         train_learner(learn, 1, 0.01, cbs=make())
         return shape(learn)
-    in_fit.__name__, in_train_learner.__name__ = f"{name} in fit_one_cycle", f"{name} in train_learner"
+    in_fit.__name__ = f"{name} in fit_one_cycle"
+    in_train_learner.__name__ = f"{name} in train_learner"
     CHECKS.extend([in_fit, in_train_learner])
 
 
@@ -118,9 +132,11 @@ class Means(HookCallback):
 
 
 for name, make in {
-        "MixUp": MixUp, "CutMix": CutMix, "GradientClip": lambda: GradientClip(0.5), "ShowGraph": ShowGraphCallback,
+        "MixUp": MixUp, "CutMix": CutMix, "GradientClip": lambda: GradientClip(0.5),
+        "ShowGraph": ShowGraphCallback,
         "GradientAccumulation": lambda: GradientAccumulation(64), "BnFreeze": BnFreeze,
-        "ActivationStats": lambda: ActivationStats(with_hist=True), "CollectData": CollectDataCallback,
+        "ActivationStats": lambda: ActivationStats(with_hist=True),
+        "CollectData": CollectDataCallback,
         "Hook": Means, "CSVLogger": fv.CSVLogger, "SaveModel": fv.SaveModelCallback,
         "EarlyStopping": fv.EarlyStoppingCallback, "ReduceLROnPlateau": fv.ReduceLROnPlateau,
         "ParamScheduler": lambda: fv.ParamScheduler({"lr": fv.SchedCos(1e-3, 1e-4)}),
@@ -164,7 +180,7 @@ def without_validation_images(v):
     return len(learn.recorder.losses), [row[1] for row in learn.recorder.values]
 
 
-# Learners ------------------------------------------------------------------------------------------------------
+# Learners -----------------------------------------------------------------------------------------
 
 
 @check
@@ -180,7 +196,8 @@ def a_loss_of_ones_own(v):
 
 @check
 def several_labels_an_image(v):
-    block = fv.DataBlock((fv.ImageBlock(fv.PILImageBW), fv.MultiCategoryBlock), get_y=lambda file: [file.parent.name],
+    block = fv.DataBlock((fv.ImageBlock(fv.PILImageBW), fv.MultiCategoryBlock),
+                         get_y=lambda file: [file.parent.name],
                          get_items=partial(fv.get_image_files, folders=["training", "testing"]),
                          splitter=fv.GrandparentSplitter("training", "testing"))
     dls = block.dataloaders(v.path, bs=BS, num_workers=0)
@@ -210,14 +227,16 @@ def every_way_to_fit(v):
 
 
 @check
-def optimisers(v): return [shape(v.fitted(opt_func=opt)) for opt in (fv.ranger, fv.SGD, fv.RMSProp, fv.Lamb)]
+def optimisers(v):
+    return [shape(v.fitted(opt_func=opt)) for opt in (fv.ranger, fv.SGD, fv.RMSProp, fv.Lamb)]
 
 
 @check
 def learning_rate_finder(v):
     learn = v.learn()
     before = [p.clone() for p in learn.model.parameters()]
-    found = learn.lr_find(suggest_funcs=(fv.minimum, fv.steep, fv.valley, fv.slide), show_plot=False)
+    found = learn.lr_find(suggest_funcs=(fv.minimum, fv.steep, fv.valley, fv.slide),
+                          show_plot=False)
     return found._fields, all(map(torch.equal, before, learn.model.parameters()))
 
 
@@ -226,13 +245,15 @@ def answers_in_the_items_order(v):
     learn = v.fitted()
     for split in (0, 1):
         labels = learn.get_preds(ds_idx=split)[1]
-        assert [learn.dls.vocab[int(i)] for i in labels] == [f.parent.name for f in learn.dls[split].dataset.items]
+        names = [file.parent.name for file in learn.dls[split].dataset.items]
+        assert [learn.dls.vocab[int(i)] for i in labels] == names
     return len(labels)
 
 
 @check
 def losses_and_decoded_answers(v):
-    x, chances, y, decoded, losses = v.fitted().get_preds(with_input=True, with_decoded=True, with_loss=True)
+    x, chances, y, decoded, losses = v.fitted().get_preds(
+        with_input=True, with_decoded=True, with_loss=True)
     sums = torch.allclose(chances.sum(1), torch.ones(TEST))
     return x.shape, torch.equal(chances.argmax(1), decoded), losses.shape, sums
 
@@ -240,7 +261,8 @@ def losses_and_decoded_answers(v):
 @check
 def answers_with_augmentation(v):
     learn = v.fitted()
-    return torch.allclose(learn.tta(n=2)[0], learn.get_preds()[0], atol=1e-4)  # there are no random transforms
+    # There are no random transforms.
+    return torch.allclose(learn.tta(n=2)[0], learn.get_preds()[0], atol=1e-4)
 
 
 @check
@@ -283,13 +305,16 @@ def half_precision_and_back(v):
     return shape(learn)
 
 
-# Pictures ------------------------------------------------------------------------------------------------------
+# Pictures -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", [
-    Image.open, lambda file: Image.open(file).convert("RGB"), fv.PILImageBW.create, fv.PILImage.create,
-    lambda file: np.asarray(Image.open(file)), lambda file: torch.tensor(np.asarray(Image.open(file)))[None] / 255,
-    lambda file: file.read_bytes(), lambda file: open(file, "rb"), str])  # noqa: SIM115 - read, and let go of
+    Image.open, lambda file: Image.open(file).convert("RGB"),
+    fv.PILImageBW.create, fv.PILImage.create,
+    lambda file: np.asarray(Image.open(file)),
+    lambda file: torch.tensor(np.asarray(Image.open(file)))[None] / 255,
+    lambda file: file.read_bytes(),
+    lambda file: open(file, "rb"), str])  # noqa: SIM115 - closed when it is collected
 @pytest.mark.parametrize("name", ["simple, in memory", "simple, from files"])
 def test_any_form_of_a_picture_is_as_its_file(name, form, digits, tmp_path):
     learn = Variant(digits, tmp_path, *OURS[name]).fitted()
@@ -314,7 +339,7 @@ def test_an_opened_picture_is_as_its_file(kind, digits, tmp_path):
         assert torch.equal(learn.predict(opened)[2], learn.predict(tmp_path / "it.png")[2])
 
 
-# Loaders -------------------------------------------------------------------------------------------------------
+# Loaders ------------------------------------------------------------------------------------------
 
 
 def labels(dl): return [int(label) for _, y in dl for label in y]
@@ -334,15 +359,16 @@ class BlackBatch(fv.Transform):
 def facts_of_loaders(v):
     dls = v.dls()
     x, y = dls.one_batch()
-    return (list(dls.vocab), dls.c, dls.n_inp, dls.bs, len(dls.train), len(dls.valid), dls.train.n, dls.train.drop_last,
-            type(x), type(y), x.shape, x.dtype, x.stride())
+    return (list(dls.vocab), dls.c, dls.n_inp, dls.bs, len(dls.train), len(dls.valid),
+            dls.train.n, dls.train.drop_last, type(x), type(y), x.shape, x.dtype, x.stride())
 
 
 @check
 def item_transforms_added_later(v):
     dls, other = v.dls(), v.dls()
     dls.add_tfms([Black()], "after_item")
-    return [float(dl.one_batch()[0].max()) for dl in (dls.train, other.train.new(after_item=[Black(), fv.ToTensor()]))]
+    black = other.train.new(after_item=[Black(), fv.ToTensor()])
+    return [float(dl.one_batch()[0].max()) for dl in (dls.train, black)]
 
 
 @check
@@ -454,6 +480,7 @@ def seeded_twice(v):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", OURS)
-@pytest.mark.parametrize("function", CHECKS, ids=lambda function: function.__name__.replace("_", " "))
+@pytest.mark.parametrize("function", CHECKS,
+                         ids=lambda function: function.__name__.replace("_", " "))
 def test_as_with_fastais_own(function, name, digits, tmp_path, references):
     assert function(Variant(digits, tmp_path, *OURS[name])) == references(function)

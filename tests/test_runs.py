@@ -28,7 +28,7 @@ from digitfast.training.recipe import Recipe
 
 @pytest.fixture
 def quick(digits, tmp_path, monkeypatch):
-    "A run of a second on the small digits, in an empty folder."
+    "The settings of a one-second run on the small digits, in an empty folder."
     monkeypatch.chdir(tmp_path)
     return {"source": str(digits), "arch": "simple", "bs": 32, "lr": 0.01}
 
@@ -36,18 +36,21 @@ def quick(digits, tmp_path, monkeypatch):
 def test_run_folder_has_everything(quick, digits):
     run = train_run(**quick, epochs=3)
     assert sorted(f.name for f in run.path.iterdir()) == [
-        "history.csv", "learner.pkl", "model.safetensors", "settings.ini", "steps.csv", "summary.json"]
+        "history.csv", "learner.pkl", "model.safetensors", "settings.ini", "steps.csv",
+        "summary.json"]
     summary = json.loads((run.path / "summary.json").read_text())
     assert summary == run.summary == find_run("simple").summary
     assert summary["data"]["sha256"] == folder_facts(digits)["sha256"]
     assert summary["settings"].keys() == {setting.name for setting in fields(Recipe)}
-    assert summary["versions"].keys() >= {"python", "torch", "fastai", "digitfast"} and summary["device"]["name"]
+    assert summary["versions"].keys() >= {"python", "torch", "fastai", "digitfast"}
+    assert summary["device"]["name"]
     history = run.history()
     assert [row["epoch"] for row in history] == ["0", "1", "2"]
     assert float(history[-1]["accuracy"]) == summary["accuracy"]
     steps = run.steps()
     assert [step for step, _, _ in steps] == list(range(1, 3 * 9 + 1))
-    assert max(lr for _, lr, _ in steps) == pytest.approx(quick["lr"], rel=0.05) and steps[-1][1] < 1e-4
+    assert max(lr for _, lr, _ in steps) == pytest.approx(quick["lr"], rel=0.05)
+    assert steps[-1][1] < 1e-4
     assert steps[-1][2] == pytest.approx(summary["training_loss"], rel=1e-4)
     low, high = summary["accuracy_interval_95"]
     assert summary["precision"] == "fp32"  # what "auto" means for a network without convolutions
@@ -61,12 +64,14 @@ def test_run_folder_has_everything(quick, digits):
 def test_a_long_training_keeps_some_of_its_steps(tmp_path):
     from digitfast.runs.folders import KEPT_STEPS, Run, write_steps
     run = Run(tmp_path, {})
-    assert run.steps() == []  # runs of before this file
+    assert run.steps() == []  # from before there was such a file
     for n in (0, 1, KEPT_STEPS, KEPT_STEPS + 1, 5 * KEPT_STEPS - 1):
-        write_steps(tmp_path, [i / 1000 for i in range(n)], [torch.tensor(float(i)) for i in range(n)])
+        losses = [torch.tensor(float(i)) for i in range(n)]
+        write_steps(tmp_path, [i / 1000 for i in range(n)], losses)
         steps = run.steps()
         assert min(n, KEPT_STEPS / 2) <= len(steps) <= KEPT_STEPS + 1
-        assert all(lr == pytest.approx((step - 1) / 1000) and loss == step - 1 for step, lr, loss in steps)
+        assert all(lr == pytest.approx((step - 1) / 1000) for step, lr, _ in steps)
+        assert all(loss == step - 1 for step, _, loss in steps)
         assert not n or (steps[0][0], steps[-1][0]) == (1, n)
 
 
@@ -77,7 +82,8 @@ def test_tensorboard_has_the_curves(quick):
     read.Reload()
     history, steps = run.history(), run.steps()
     for name in ("accuracy", "valid_loss"):
-        assert [e.value for e in read.Scalars(name)] == pytest.approx([float(row[name]) for row in history])
+        expected = [float(row[name]) for row in history]
+        assert [e.value for e in read.Scalars(name)] == pytest.approx(expected)
         assert [e.step for e in read.Scalars(name)] == [9, 18, 27]
     training = {e.step: e.value for e in read.Scalars("train_loss")}
     assert training == pytest.approx({step: loss for step, _, loss in steps}, rel=1e-4)
@@ -121,7 +127,7 @@ def test_momentum_reaches_optimiser_and_schedule(quick):
 
 
 def test_what_is_for_training_only_changes_the_run(quick):
-    "And an export has none of it: it predicts like the run says."
+    "An export has none of it: it is as accurate as the run says."
     plain = weights(train_run(**quick))
     for changed in ({"augment": 1.0}, {"ema": 0.9}, {"label_smoothing": 0.2}):
         assert not torch.equal(plain[0], weights(train_run(**quick, **changed))[0])
@@ -129,11 +135,13 @@ def test_what_is_for_training_only_changes_the_run(quick):
     learn = run.learner()
     dl = learn.dls.test_dl(Path(quick["source"]) / "testing", with_labels=True)
     assert learn.validate(dl=dl)[1] == pytest.approx(run.summary["accuracy"])
-    assert not {"History", "WeightAverage", "LabelSmoothing"} & {type(cb).__name__ for cb in learn.cbs}
+    names = {type(cb).__name__ for cb in learn.cbs}
+    assert not {"History", "WeightAverage", "LabelSmoothing"} & names
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError, SystemExit])
-def test_a_run_that_stops_before_its_first_checkpoint_leaves_nothing(quick, monkeypatch, tmp_path, stop):
+def test_a_run_that_stops_before_its_first_checkpoint_leaves_nothing(
+        quick, monkeypatch, tmp_path, stop):
     def stops(*args, **kwargs):
         raise stop("stopped")
     monkeypatch.setattr(runs, "train_learner", stops)
@@ -154,9 +162,12 @@ def test_an_unfinished_run_is_not_taken_for_whole(quick, monkeypatch, tmp_path):
     with pytest.raises(RunNotFound, match="simple is not finished.*--resume runs/simple"):
         find_run("simple")
     assert train_run(**quick).path.name == "simple-2"
-    with pytest.raises(RunNotFound, match="no run 'complex' to resume. Unfinished runs in runs/: simple"):
+    message = "no unfinished run named 'complex'. Unfinished runs in runs/: simple"
+    with pytest.raises(RunNotFound, match=message):
         resume_run("complex")
-    assert resume_run("simple").path.name == "simple" and len(list_runs()) == 2 and unfinished_runs() == []
+    assert resume_run("simple").path.name == "simple"
+    assert len(list_runs()) == 2
+    assert unfinished_runs() == []
 
 
 def test_runs_are_found_by_name_and_by_path(quick, tmp_path):
@@ -171,12 +182,14 @@ def test_runs_are_found_by_name_and_by_path(quick, tmp_path):
 
 def test_a_relative_source_is_kept_as_an_absolute_one(quick, digits, monkeypatch):
     monkeypatch.chdir(digits.parent)
-    assert train_run(**{**quick, "source": digits.name}).summary["settings"]["source"] == str(digits)
+    run = train_run(**{**quick, "source": digits.name})
+    assert run.summary["settings"]["source"] == str(digits)
 
 
 @pytest.mark.parametrize("holdout", [0.0, 0.2])
 def test_a_training_that_diverges_ends_there(quick, tmp_path, holdout, capsys):
-    with pytest.raises(Diverged, match=r"diverged in epoch 0: the loss is (nan|inf) after \d+ steps; .* smaller"):
+    message = r"diverged in epoch 0: the loss is (nan|inf) after \d+ steps; .* smaller"
+    with pytest.raises(Diverged, match=message):
         train_run(**{**quick, "lr": 1e30, "epochs": 3, "holdout": holdout})
     assert not list((tmp_path / "runs").iterdir()) and "nan" not in capsys.readouterr().out
 
@@ -192,19 +205,21 @@ def test_a_training_that_diverges_later_keeps_its_last_checkpoint(quick, tmp_pat
 @pytest.mark.parametrize("settings, words", [
     ({"epochs": 1}, "trained for only 9 steps, .* try epochs=17, or smaller batches: bs=15"),
     ({"epochs": 1, "lr": 1e-9}, "hardly better than one that always says 0")])
-def test_a_result_that_cannot_be_trusted_is_told(quick, settings, words):
+def test_a_result_that_cannot_be_trusted_is_reported(quick, settings, words):
     with pytest.warns(UserWarning, match=words):
         train_run(**{**quick, **settings})
 
 
-def test_more_classes_than_a_file_can_have_are_refused_before_training(quick, tmp_path, monkeypatch):
+def test_more_classes_than_a_file_can_have_are_refused_before_training(
+        quick, tmp_path, monkeypatch):
     monkeypatch.setattr("digitfast.runs.run.MOST_CLASSES", 9)
     with pytest.raises(BadSetting, match="has 10 classes; a run can have 9 at most"):
         train_run(**quick)
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("valid, words", [("testing", "120 test images"), ("valid", "120 validation images")])
+@pytest.mark.parametrize("valid, words", [
+    ("testing", "120 test images"), ("valid", "120 validation images")])
 def test_a_split_is_called_what_it_is(quick, copy_of_digits, valid, words):
     if valid == "valid":
         (copy_of_digits / "training").rename(copy_of_digits / "train")
@@ -225,14 +240,18 @@ def test_a_damaged_summary_hides_no_other_run(quick, tmp_path):
 @pytest.mark.parametrize("wrong, error, message", [
     ({"seed": -1}, BadSetting, "seed must .*not -1"), ({"seed": 2**70}, BadSetting, "seed must"),
     ({"size": 0}, BadSetting, "size=0"),
-    ({"opt": "sdg"}, UnknownName, "Did you mean sgd"), ({"arch": "resnet81"}, UnknownName, "resnet18"),
-    ({"epochs": 0}, BadSetting, "epochs must .*not 0"), ({"lr": -1.0}, BadSetting, "lr must .*not -1"),
+    ({"opt": "sdg"}, UnknownName, "Did you mean sgd"),
+    ({"arch": "resnet81"}, UnknownName, "resnet18"),
+    ({"epochs": 0}, BadSetting, "epochs must .*not 0"),
+    ({"lr": -1.0}, BadSetting, "lr must .*not -1"),
     ({"mom": 1.0}, BadSetting, "mom must .*not 1"),
     ({"opt": "basic", "mom": 0.9}, BadSetting, "no momentum"),
     ({"wd": -1.0}, BadSetting, "wd must be 0 or more, not -1"),
     ({"opt": "basic", "wd": 0.1}, BadSetting, "no weight decay"),
-    ({"augment": -1.0}, BadSetting, "strength .*not -1"), ({"augment": 9.0}, BadSetting, "strength .*not 9"),
-    ({"ema": 1.0}, BadSetting, "decay .*not 1"), ({"label_smoothing": 1.0}, BadSetting, "smoothing must .*not 1"),
+    ({"augment": -1.0}, BadSetting, "strength .*not -1"),
+    ({"augment": 9.0}, BadSetting, "strength .*not 9"),
+    ({"ema": 1.0}, BadSetting, "decay .*not 1"),
+    ({"label_smoothing": 1.0}, BadSetting, "smoothing must .*not 1"),
     ({"log": "tensorbord"}, UnknownName, "Did you mean tensorboard"),
     ({"precision": "bf6"}, UnknownName, "Did you mean bf16"),
     pytest.param({"precision": "fp16"}, BadSetting, "GPU", marks=pytest.mark.skipif(
@@ -249,7 +268,8 @@ def test_mistakes_leave_nothing(quick, tmp_path, wrong, error, message):
 def test_a_run_for_reading_is_calibrated_and_goes_into_one_safe_file(quick, digits):
     from digitfast import open_predictor, read_digit
     from digitfast.runs.export import export_run
-    run = train_run(**{**quick, "arch": "digitnet"}, epochs=6, holdout=0.2, pen=0.1, non_digits=0.2, augment=0.3)
+    run = train_run(**{**quick, "arch": "digitnet"}, epochs=6, holdout=0.2, pen=0.1,
+                    non_digits=0.2, augment=0.3)
     calibration = run.summary["calibration"]
     assert 0.1 <= calibration["temperature"] <= 10 and 0 < calibration["threshold"] < 1
     assert 0 <= calibration["expected_calibration_error"] < 0.5
@@ -258,12 +278,14 @@ def test_a_run_for_reading_is_calibrated_and_goes_into_one_safe_file(quick, digi
     assert predictor.facts["run"] == "digitnet" and "path" not in json.dumps(predictor.facts)
     files = sorted((digits / "testing").glob("*/*.png"))
     read = [read_digit(f, predictor).digit for f in files]
-    assert sum(d is not None and d.guess == f.parent.name for d, f in zip(read, files, strict=True)) > 60
+    right = [digit is not None and digit.guess == file.parent.name
+             for digit, file in zip(read, files, strict=True)]
+    assert sum(right) > 60
     with pytest.raises(BadSetting, match="exists"):
         export_run("digitnet", "net.safetensors")
 
 
-def test_non_digits_want_digits(quick):
+def test_non_digits_need_digits(quick):
     with pytest.raises(BadSetting, match="non_digits must .*not 2"):
         train_run(**quick, non_digits=2)
     with pytest.raises(BadSetting, match="ten digits"):
@@ -271,10 +293,11 @@ def test_non_digits_want_digits(quick):
     assert not list(Path("runs").glob("*"))
 
 
-@pytest.mark.parametrize("error", [OSError("Directory not empty"), KeyboardInterrupt()], ids=["OSError", "Ctrl-C"])
+@pytest.mark.parametrize("error", [OSError("Directory not empty"), KeyboardInterrupt()],
+                         ids=["OSError", "Ctrl-C"])
 @pytest.mark.parametrize("at", ["_remove_checkpoints", "Run"])
 def test_nothing_that_was_finished_is_removed(quick, tmp_path, monkeypatch, error, at):
-    "Whatever goes wrong once the summary is there."
+    "Once the summary is written, no error removes the run."
     from digitfast.runs import run as runs
 
     def fails(*args):
@@ -299,7 +322,7 @@ def test_checkpoints_that_cannot_be_removed_do_not_fail_the_run(quick, monkeypat
     assert train_run(**quick).summary["accuracy"] > 0
 
 
-def test_a_run_stands_for_its_name(quick):
+def test_a_run_can_replace_its_name(quick):
     run = train_run(**quick)
     assert find_run(run) is run
     with pytest.raises(BadSetting, match="is finished"):

@@ -33,7 +33,7 @@ def test_the_named_runs_of_the_article(ini):
 def test_values_get_their_parameters_types(ini):
     ini("[mine]\narch = x\nepochs = 3\nlr = 1e-3\nwd =\n")
     assert read_settings("mine") == {"arch": "x", "epochs": 3, "lr": 0.001, "wd": None}
-    assert "article-basic" in named_runs()  # digitfast's own are there too
+    assert "article-basic" in named_runs()  # the bundled ones are there too
 
 
 def test_an_own_run_wins_over_the_packed_one(ini):
@@ -49,11 +49,11 @@ def test_written_settings_are_read_again(tmp_path):
 
 @pytest.mark.parametrize("text, error, message", [
     ("[mine]\nepoch = 3\n", UnknownName, "'epoch'. Did you mean epochs"),
-    ("[mine]\nepochs = three\n", BadSetting, "epochs = 'three'.*type int"),
-    ("[mine]\nepochs = 1.5\n", BadSetting, "epochs = '1.5'.*type int"),
+    ("[mine]\nepochs = three\n", BadSetting, "epochs in .*type int, not 'three'"),
+    ("[mine]\nepochs = 1.5\n", BadSetting, "epochs in .*type int, not '1.5'"),
     ("[other]\n", UnknownName, "unknown run 'mine'.*other"),
-    ("epochs = 3\n", BadSetting, "no settings file"),
-    ("[mine]\n[mine]\n", BadSetting, "no settings file"),
+    ("epochs = 3\n", BadSetting, "not a settings file"),
+    ("[mine]\n[mine]\n", BadSetting, "not a settings file"),
 ])
 def test_mistakes(ini, text, error, message):
     with pytest.raises(error, match=message):

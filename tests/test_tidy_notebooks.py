@@ -19,13 +19,15 @@ def opened(content: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(content)))
 
 
-def test_what_progress_bars_leave_behind_is_taken_out():
+def test_leftovers_of_progress_bars_are_removed():
     def html(*lines): return {"output_type": "display_data", "data": {"text/html": list(lines)}}
     table = html("<div><table>", "</table></div>")
     printed = {"output_type": "stream", "name": "stdout", "text": ["1\n"]}
-    left = [html(), html("<div></div>"), html("\n<style>\n", "progress { width: 300px; }\n", "</style>\n")]
+    left = [html(), html("<div></div>"),
+            html("\n<style>\n", "progress { width: 300px; }\n", "</style>\n")]
+    outputs = [left[0], printed, left[1], table, left[2]]
     notebook = {"cells": [{"cell_type": "markdown", "source": []},
-                          {"cell_type": "code", "outputs": [left[0], printed, left[1], table, left[2]]}]}
+                          {"cell_type": "code", "outputs": outputs}]}
     assert tidy_notebooks.tidied(notebook)["cells"][1]["outputs"] == [printed, table]
 
 
@@ -41,5 +43,6 @@ def test_a_picture_gets_a_palette_once():
     picture = opened(small)
     assert picture.mode == "P" and picture.convert("RGB").getpixel((390, 290)) == (255, 255, 255)
     for place, colour in dots.items():
-        assert max(abs(a - b) for a, b in zip(picture.convert("RGB").getpixel(place), colour, strict=True)) <= 2
+        found = picture.convert("RGB").getpixel(place)
+        assert max(abs(a - b) for a, b in zip(found, colour, strict=True)) <= 2
     assert tidy_notebooks.with_palette(small) == small

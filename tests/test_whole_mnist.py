@@ -1,4 +1,4 @@
-"""Runs on all of MNIST: minutes each, `make test-all`."""
+"""Runs on all of MNIST, minutes each: `make test-all`."""
 import pytest
 
 from digitfast import train_run

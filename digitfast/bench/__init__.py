@@ -1,1 +1,1 @@
-"""digitfast, measured against the article's code."""
+"""Benchmarks of digitfast against the article's code."""

@@ -1,4 +1,4 @@
-"""Checkpoints: all that a training has come to, so that one that was killed goes on as if nothing had happened."""
+"""Checkpoints: the whole state of a training, from which a killed one resumes without loss."""
 import math
 import os
 import shutil
@@ -41,58 +41,62 @@ from digitfast.training.state import (
 FORMAT = "digitfast checkpoint 3"
 BEST = "best.safetensors"
 EVERY = 60.0  # seconds between two checkpoints within an epoch
-SHARE = 0.005  # part of the time that checkpoints may take; at the ends of very short epochs some are left out
-KEPT = 2  # the last ones; beside them the one of lowest validation loss
+SHARE = 0.005  # of the training time for checkpoints; the ends of very short epochs may get none
 
 
 @contextmanager
 def checkpointed(
     learn: Learner,  # ready to be trained
-    folder: Path,  # of the checkpoints; it is made if need be
-    facts: dict[str, Any],  # what has to be the same when the training goes on: settings, checksum of the data
+    folder: Path,  # of the checkpoints; it is made if missing
+    facts: dict[str, Any],  # must be the same on resuming: settings, checksum of the data
 ) -> Iterator["Checkpoints"]:
-    """While the context lasts, a training of `learn` leaves checkpoints, and goes on from the last good one there is.
+    """While the context lasts, let training write checkpoints and resume from the last good one.
 
-    On the CPU in fp32 the weights are in the end bit for bit those of a training that was never stopped. Ctrl-C ends
-    the training behind the batch it is in, with a checkpoint; pressed twice, it ends at once, where one process trains.
-    Of several the first one reads and writes, and keeps where the random generators of the others are.
-    Raises: `BadSetting` where `facts` are not those of the checkpoint; warns of damaged ones.
+    On the CPU in fp32 it ends with bit for bit the weights of a training that was never stopped.
+    Ctrl-C ends the training after the current batch, with a checkpoint; pressed twice, at once, if
+    only one process trains. Of several processes the first reads and writes the checkpoints, with
+    the states of all random generators.
+
+    Raises: `BadSetting` if `facts` differ from those of the checkpoint; warns of damaged ones.
     """
     state = _last_good(folder)
     if state:
-        _compare(state["facts"], facts, folder)
+        _check_facts(state["facts"], facts, folder)
         state["random"] = state["random"][process_rank()]
-        torch.set_num_threads(min(state["threads"], os.cpu_count() or 1))  # sums are the same with as many as before
+        threads = min(state["threads"], os.cpu_count() or 1)
+        torch.set_num_threads(threads)  # the number of threads decides how sums are rounded
         if is_first():
-            print(f"going on at epoch {state['epoch']}, batch {state['batch']}", flush=True)
+            print(f"resuming at epoch {state['epoch']}, batch {state['batch']}", flush=True)
     checkpoints = Checkpoints(folder, facts, state)
-    with learn.added_cbs(checkpoints), _going_on(learn, checkpoints, state), _interruptible(checkpoints):
+    with (learn.added_cbs(checkpoints), _resumed(learn, checkpoints, state),
+          _interruptible(checkpoints)):
         yield checkpoints
 
 
 class Checkpoints(Callback):
-    "Writes a checkpoint at the end of an epoch, and within one every `EVERY` seconds."
+    "Write a checkpoint at the end of every epoch, and every `EVERY` seconds within one."
 
-    order = 1000  # when all others have done their part
+    order = 1000  # after all others
     cuda_graph = BESIDE
 
     def __init__(
         self,
         folder: Path,
         facts: dict[str, Any],  # as for `checkpointed`
-        state: dict[str, Any] | None = None,  # that the training goes on from
+        state: dict[str, Any] | None = None,  # to resume from; None: a new training
     ):
         super().__init__()
-        self.folder, self.facts = folder, facts
+        self.folder = folder
+        self.facts = facts
         self.before = state["seconds"] if state else 0.0  # of training, before this process
         self.lowest = state["lowest"] if state else math.inf  # validation loss of a checkpoint
-        self.stop = False  # whether the training is to end behind this batch
+        self.stop = False  # whether to end the training after this batch
         self.start = self.written = time.monotonic()
-        self.took = 0.0  # seconds that the last one took
+        self.took = 0.0  # seconds to write the last checkpoint
 
     @property
     def seconds(self) -> float:
-        "Of training, over all processes that took part."
+        "Seconds of training, before and after every resumption."
         return self.before + time.monotonic() - self.start
 
     def before_fit(self):
@@ -102,11 +106,11 @@ class Checkpoints(Callback):
         self.shuffling = torch.get_rng_state()
 
     def before_validate(self):
-        self.random = take_random_state()  # validation begins again when a training goes on from within it
+        self.random = take_random_state()  # a training stopped in validation repeats it
 
     def after_batch(self):
         due = time.monotonic() - self.written > max(EVERY, self.took / SHARE)
-        self.stop, due = wanted_by_any(self.stop, due)  # several processes stop and write behind the same batch
+        self.stop, due = wanted_by_any(self.stop, due)  # all processes act after the same batch
         if self.stop or due:
             if self.training:
                 self.write(self.epoch, self.iter + 1)
@@ -116,18 +120,22 @@ class Checkpoints(Callback):
                 raise KeyboardInterrupt
 
     def after_epoch(self):
-        due = self.epoch + 1 == self.n_epoch or time.monotonic() - self.written > self.took / SHARE
+        is_last = self.epoch + 1 == self.n_epoch
+        due = is_last or time.monotonic() - self.written > self.took / SHARE
         if any(wanted_by_any(due)):
             self.shuffling = torch.get_rng_state()
             self.write(self.epoch + 1, 0)
 
     def write(
         self,
-        epoch: int,  # epochs that are over
-        batch: int,  # batches of the next one that are
-        random: dict[str, Any] | None = None,  # states of the random generators; None: as they are
+        epoch: int,  # finished epochs
+        batch: int,  # finished batches of the next epoch
+        random: dict[str, Any] | None = None,  # states of the random generators; None: current ones
     ) -> None:
-        "Write a checkpoint and remove what it replaces. Raises: `OSError`, with the last good one still there."
+        """Write a checkpoint and remove those it replaces.
+
+        Raises: `OSError` if it cannot be written; the previous checkpoint is kept.
+        """
         start = time.monotonic()
         if isinstance(self.learn, LeanLearner):
             self.learn.settle()
@@ -137,33 +145,35 @@ class Checkpoints(Callback):
 
     @on_first_process
     def _write(self, epoch: int, batch: int, random: list[dict]) -> None:
-        "As `write`, on one process; `random` are the states of the random generators of all processes."
+        "Do the work of `write`; `random` has the states of the generators of every process."
+        kept = 2  # newest checkpoints; the one of lowest validation loss is kept as well
         loss = self.recorder.values[-1][1] if epoch and not batch else math.inf  # of validation
         if best := loss < self.lowest:
             self.lowest = loss
         tensors: dict[str, torch.Tensor] = {}
-        state = pack({"epoch": epoch, "batch": batch, "seconds": self.seconds, "lowest": self.lowest,
-                      "threads": torch.get_num_threads(), "shuffling": self.shuffling, "random": random,
+        state = pack({"epoch": epoch, "batch": batch, "seconds": self.seconds,
+                      "lowest": self.lowest, "threads": torch.get_num_threads(),
+                      "shuffling": self.shuffling, "random": random,
                       **take_state(self.learn, epoch < self.n_epoch)}, tensors)
         path = self.folder / f"{epoch:06}-{batch:06}.safetensors"
         try:
             write_sealed(path, tensors, {"format": FORMAT, "facts": self.facts, "state": state})
         except OSError as e:
-            raise OSError(e.errno, f"{e.strerror}: no checkpoint could be written; the last one is whole",
-                          str(path)) from e
+            message = f"{e.strerror}: no checkpoint could be written; the previous one is intact"
+            raise OSError(e.errno, message, str(path)) from e
         if best:
             _link(path, self.folder / BEST)
-        for old in _files(self.folder)[:-KEPT]:
+        for old in _files(self.folder)[:-kept]:
             old.unlink()
 
 
 def _files(folder: Path) -> list[Path]:
-    "The checkpoints in `folder`, the oldest first, without the best one."
+    "Return the checkpoints in `folder`, oldest first, without the best one."
     return sorted(folder.glob("[0-9]*-[0-9]*.safetensors"))
 
 
 def _link(path: Path, name: Path) -> None:
-    "Give the file at `path` a second `name`, in one step; where the disk knows no such thing, a copy gets it."
+    "Give the file at `path` a second `name` atomically: by a hard link, or a copy if links fail."
     with whole_file(name) as part:
         try:
             os.link(path, part)
@@ -173,47 +183,51 @@ def _link(path: Path, name: Path) -> None:
 
 @on_first_process
 def _last_good(folder: Path) -> dict[str, Any] | None:
-    "The state in the newest checkpoint that is whole; None where there is none."
+    "Return the state in the newest undamaged checkpoint; None if there is none."
     folder.mkdir(exist_ok=True)
-    for part in folder.glob(".*.partial"):  # of a process that was killed while it wrote
+    for part in folder.glob(".*.partial"):  # of a process that was killed while writing
         part.unlink()
+    newest_first = _files(folder)[::-1]
     best = folder / BEST
-    for path in [*reversed(_files(folder)), *([best] if best.is_file() else [])]:
+    for path in [*newest_first, best] if best.is_file() else newest_first:
         try:
             tensors, content = read_sealed(path)
-            if content.get("format") != FORMAT:
-                raise BadData(f"{path} has the format {content.get('format')!r}, which must be {FORMAT!r}")
+            found = content.get("format")
+            if found != FORMAT:
+                raise BadData(f"{path} has the format {found!r}, which must be {FORMAT!r}")
             return {**unpack(content["state"], tensors), "facts": content["facts"]}
         except (BadData, LookupError, TypeError, AttributeError) as e:
             path.rename(path.with_suffix(".damaged"))
-            known = e if isinstance(e, BadData) else f"{path} is no checkpoint of digitfast's ({e!r})"
-            warnings.warn(f"{known}; the previous one is used, or training starts again", stacklevel=4)
+            known = e if isinstance(e, BadData) else f"{path} is not a digitfast checkpoint ({e!r})"
+            warnings.warn(f"{known}; the previous one is used, or training starts again",
+                          stacklevel=4)
     return None
 
 
-def _compare(then: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    "Raise `BadSetting` where something differs that has to be the same."
+def _check_facts(then: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    "Raise `BadSetting` if anything differs that must be the same."
     if then["processes"] != now["processes"]:
-        raise BadSetting(f"the training in {folder} began with {then['processes']} processes, and there are "
-                         f"{now['processes']} now; resume with: "
-                         + launched(f"fit --resume {folder.parent}", then["processes"]))
+        command = launched(f"fit --resume {folder.parent}", then["processes"])
+        raise BadSetting(f"the training in {folder} began with {then['processes']} processes, and "
+                         f"there are {now['processes']} now; resume with: {command}")
     for key in {**then, **now}:
         if then.get(key) != now.get(key):
-            raise BadSetting(f"{key} was {then.get(key)!r} when the training in {folder} began, and is "
-                             f"{now.get(key)!r} now; it goes on only as it began. Set it back, or start a new run")
+            raise BadSetting(
+                f"{key} was {then.get(key)!r} when the training in {folder} began, and is "
+                f"{now.get(key)!r} now; change it back to resume, or start a new run")
 
 
 @contextmanager
 def _interruptible(checkpoints: Checkpoints) -> Iterator[None]:
-    "While the context lasts, the first Ctrl-C asks for a last checkpoint, and the second one interrupts."
-    if threading.current_thread() is not threading.main_thread():  # others cannot
+    "While the context lasts, end with a checkpoint on the first Ctrl-C, and at once on the second."
+    if threading.current_thread() is not threading.main_thread():  # others get no signals
         yield
         return
     usual = signal.getsignal(signal.SIGINT)
 
     def ask(*_):
         checkpoints.stop = True
-        if process_count() == 1:  # launchers of several send it once more to each
+        if process_count() == 1:  # launchers of several send a second one to each
             signal.signal(signal.SIGINT, usual)
 
     if usual is not signal.SIG_IGN:
@@ -227,8 +241,12 @@ def _interruptible(checkpoints: Checkpoints) -> Iterator[None]:
 
 
 @contextmanager
-def _going_on(learn: Learner, checkpoints: Checkpoints, state: dict[str, Any] | None) -> Iterator[None]:
-    "While the context lasts, `learn` trains from `state` on; fastai's own `start_epoch` knows only whole epochs."
+def _resumed(
+    learn: Learner,
+    checkpoints: Checkpoints,
+    state: dict[str, Any] | None,  # to resume from; None: train from the beginning
+) -> Iterator[None]:
+    "While the context lasts, let training resume at a batch; fastai's `start_epoch` skips epochs."
     if state is None:
         yield
         return
@@ -253,7 +271,8 @@ def _going_on(learn: Learner, checkpoints: Checkpoints, state: dict[str, Any] | 
         for i, batch in enumerate(batches, state["batch"]):
             learn.one_batch(i, batch)
 
-    learn._do_fit, learn.all_batches = do_fit, all_batches
+    learn._do_fit = do_fit
+    learn.all_batches = all_batches
     try:
         yield
     finally:

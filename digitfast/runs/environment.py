@@ -1,4 +1,4 @@
-"""The hardware and the versions that a figure has to be read with."""
+"""The hardware and package versions behind a measurement."""
 import os
 import platform
 from importlib.metadata import version
@@ -10,10 +10,10 @@ import torch
 from digitfast import __version__
 
 
-def circumstances(
+def environment(
     device: torch.device,  # where the network is
 ) -> dict[str, Any]:
-    "Versions and hardware that a figure has to be read with."
+    "Return the hardware and package versions, as summary.json and benchmark results record them."
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
     packages = ("fastai", "fastcore", "torch", "torchvision")
     return {"device": {"type": device.type, "name": name, "cpu_cores": os.cpu_count()},
@@ -22,7 +22,7 @@ def circumstances(
 
 
 def _cpu_name() -> str:
-    "The processor's name where the system tells it, otherwise its kind."
+    "Return the processor's name if the system reports it, otherwise its architecture."
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
