@@ -1,37 +1,37 @@
-"""What digitfast raises when something a person gave it cannot be used."""
+"""Errors that digitfast raises for input that it cannot use."""
 
 
 class DigitError(Exception):
-    "A mistake that its message explains: what was given, what is allowed, what to try. The base of all below."
+    "Base of all errors below; the message says what was given, what is allowed and what to try."
 
 
 class DataNotFound(DigitError, FileNotFoundError):
-    "There are no digits at the place that was named, or they could not be fetched."
+    "No digits were found in the given place, or they could not be fetched."
 
 
 class BadData(DigitError, ValueError):
-    "The digits are there but cannot be used as they are: a missing split, an empty class, a damaged archive."
+    "Digits that cannot be used as they are: a missing split, an empty class, a damaged archive."
 
 
 class BadImage(DigitError, ValueError):
-    "A picture that cannot be read, or an array of another shape or range than a picture's."
+    "A picture that cannot be read, or an array without a picture's shape or range."
 
 
 class UnknownName(DigitError, ValueError):
-    "A name that is in no registry: of an architecture, an optimiser, a schedule, a named run."
+    "An unknown name: of an architecture, an optimiser, a schedule or a named run."
 
 
 class BadSetting(DigitError, ValueError):
-    "A setting of an unknown name, or a value out of its range."
+    "An unknown setting, or a value outside its range."
 
 
 class Diverged(DigitError, ArithmeticError):
-    "A training whose loss is no longer a number."
+    "The loss of a training run is no longer a number."
 
 
 class ProcessEnded(DigitError, RuntimeError):
-    "Of several processes that work together, another one has ended, so that this one cannot go on."
+    "Another of several cooperating processes has ended, so this one cannot continue."
 
 
 class RunNotFound(DigitError, FileNotFoundError):
-    "There is no finished run or learner file at the place that was named."
+    "No finished run or learner file was found in the given place."

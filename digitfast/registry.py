@@ -1,7 +1,7 @@
-"""Names of architectures, optimisers, schedules and logs, and what each stands for.
+"""Names of architectures, optimisers, schedules and logs, and the objects they stand for.
 
-An entry is `name: "module:attribute"`, as in an entry point, so that listing the names (for `--help`,
-for an error) imports neither torch nor fastai.
+An entry is `name: "module:attribute"`, like an entry point, so that listing the names (for
+`--help` or an error) imports neither torch nor fastai.
 """
 import difflib
 from collections.abc import Iterable
@@ -10,10 +10,11 @@ from typing import Any
 
 from digitfast.errors import BadSetting, UnknownName
 
-_TORCHVISION = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "squeezenet1_0", "squeezenet1_1")
+_TORCHVISION = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
+                "squeezenet1_0", "squeezenet1_1")
 _XRESNET = ("xresnet18", "xresnet34", "xresnet50", "xresnet101", "xresnet152")
 
-#: Architectures that take 28×28 digits; `digit_learner` finds torchvision's and timm's others.
+#: Architectures for 28×28 digits; `digit_learner` also finds others of torchvision and timm.
 ARCHITECTURES: dict[str, str] = {
     "digitnet": "digitfast.models.architectures:build_digitnet",
     "digitnet_deep": "digitfast.models.architectures:build_digitnet_deep",
@@ -38,21 +39,21 @@ OPTIMIZERS: dict[str, str] = {
 #: Floating-point formats of the training passes.
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
-#: fastai's callbacks for the programs that draw curves, and folder in a run folder, by the name of the package.
+#: fastai's callbacks that log curves, by the name of the package, also that of the log's folder.
 LOGS: dict[str, str] = {"tensorboard": "fastai.callback.tensorboard:TensorBoardCallback"}
 
-#: The method of `Learner` that trains by it.
+#: The method of `Learner` that trains with each schedule.
 SCHEDULES: dict[str, str] = {"one_cycle": "fit_one_cycle", "constant": "fit"}
 
 
 def resolve(entry: str) -> Any:
-    'Whatever stands at "module:attribute".'
+    'Return the object at "module:attribute".'
     module, _, attribute = entry.partition(":")
     return getattr(import_module(module), attribute)
 
 
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UnknownName:
-    "An error for an unknown `name`, with the nearest known ones and all that are known."
+    "Return an error for an unknown `name` that suggests the nearest known names and lists all."
     known = list(known)
     near = difflib.get_close_matches(str(name), known, n=3)
     suggestion = f" Did you mean {' or '.join(near)}?" if near else ""
@@ -60,14 +61,17 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> Unkno
 
 
 def optimizer(name: str) -> Any:
-    "The `opt_func` for a fastai `Learner` that is registered under `name`."
+    "Return the `opt_func` registered under `name`. Raises: `UnknownName`."
     if name not in OPTIMIZERS:
         raise unknown("optimiser", name, OPTIMIZERS)
     return resolve(OPTIMIZERS[name])
 
 
 def log_callback(name: str) -> Any:
-    "The fastai callback registered under `name`. Raises: `UnknownName`, `BadSetting` where its package is missing."
+    """Return the fastai callback registered under `name`.
+
+    Raises: `UnknownName`, `BadSetting` if its package is missing.
+    """
     if name not in LOGS:
         raise unknown("log", name, LOGS)
     try:

@@ -1,4 +1,4 @@
-"""Tensors and facts in one file that holds no code and shows any change of a byte: safetensors with a checksum."""
+"""Tensors and facts in one file without code: safetensors with a checksum over every byte."""
 import json
 import re
 from hashlib import sha256
@@ -10,17 +10,18 @@ from safetensors import SafetensorError
 from digitfast.errors import BadData
 from digitfast.files import whole_file
 
-BLANK = "0" * 64  # what stands for the checksum while it is taken
-_SEAL = re.compile(rb'"sha256":"([0-9a-f]{64})"')  # inside the JSON of the facts its quotes have backslashes
+BLANK = "0" * 64  # placeholder for the checksum while it is computed
+# cannot match inside the facts' JSON, whose quotes are escaped
+_SEAL = re.compile(rb'"sha256":"([0-9a-f]{64})"')
 
 
 def write_sealed(
     path: str | Path,  # of the .safetensors to write
     tensors: dict,  # name: torch tensor, on any device
-    facts: dict[str, Any],  # what JSON can hold
+    facts: dict[str, Any],  # anything that JSON can hold
 ) -> Path:
-    "Write a sealed file, in one step: a file of that name is always whole. Raises: `OSError`, as for a full disk."
-    from safetensors.torch import save  # here, as checksums of other files need no torch
+    "Write a sealed file in one step, so it is always whole. Raises: `OSError`, as for a full disk."
+    from safetensors.torch import save  # here: checksums of other files need no torch
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     blank = save(tensors, {"digitfast": json.dumps(facts), "sha256": BLANK})
     return write_with_checksum(path, blank, _SEAL)
@@ -29,7 +30,10 @@ def write_sealed(
 def read_sealed(
     path: str | Path,  # of a file from `write_sealed`
 ) -> tuple[dict, dict[str, Any]]:  # tensors by name, on the CPU; facts
-    "What a sealed file holds; no code in it is run. Raises: `BadData` for one that was changed, cut off or is another."
+    """Return the content of a sealed file without running code in it.
+
+    Raises: `BadData` for a file that was changed or truncated, or that is not sealed.
+    """
     from safetensors.torch import load
     content = Path(path).read_bytes()
     length = int.from_bytes(content[:8], "little")
@@ -38,16 +42,17 @@ def read_sealed(
         facts = json.loads(json.loads(content[8:8 + length])["__metadata__"]["digitfast"])
         return load(content), facts
     except (SafetensorError, LookupError, ValueError, TypeError, RecursionError) as e:
-        raise BadData(f"{path} is no file that digitfast sealed ({e})") from e
+        raise BadData(f"{path} is not a file that digitfast sealed ({e})") from e
 
 
 def write_with_checksum(
     path: str | Path,  # of the file to write
     content: bytes,  # with `BLANK` where the checksum belongs
-    place: re.Pattern,  # whose first group that is
+    place: re.Pattern,  # its first group matches `BLANK` there
 ) -> Path:
     "Write `content` with its SHA-256 in it, in one step. Raises: `OSError`."
-    path, (start, end) = Path(path), place.search(content).span(1)
+    path = Path(path)
+    start, end = place.search(content).span(1)
     with whole_file(path) as part, open(part, "wb") as file:
         file.write(memoryview(content)[:start])
         file.write(sha256(content).hexdigest().encode())
@@ -56,17 +61,17 @@ def write_with_checksum(
 
 
 def check_checksum(
-    path: str | Path,  # that the file has, for the message
+    path: str | Path,  # of the file, for the message
     content: bytes,  # of a file from `write_with_checksum`
-    place: re.Pattern,  # as it was given there
-    head: int | None = None,  # bytes at the start that the checksum is among; None: all
+    place: re.Pattern,  # as given there
+    head: int | None = None,  # bytes at the start to search for the checksum; None: all
 ) -> None:
-    "Raise `BadData` for content that was changed or cut off, or that is of another file."
+    "Raise `BadData` for content that was changed or truncated, or that has no checksum."
     if not (seal := place.search(content[:head])):
-        raise BadData(f"{path} is no file that digitfast sealed: it has no checksum")
+        raise BadData(f"{path} is not a file that digitfast sealed: it has no checksum")
     start, end = seal.span(1)
     checked = sha256(memoryview(content)[:start])
     checked.update(BLANK.encode())
     checked.update(memoryview(content)[end:])
     if checked.hexdigest().encode() != seal.group(1):
-        raise BadData(f"{path} is damaged: it does not have the checksum that it was written with")
+        raise BadData(f"{path} is damaged: its checksum does not match its content")

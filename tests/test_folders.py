@@ -3,12 +3,19 @@ import shutil
 
 import pytest
 
-from digitfast.data.folders import class_counts, class_images, class_names, evaluation_folder, find_splits, split_name
+from digitfast.data.folders import (
+    class_counts,
+    class_images,
+    class_names,
+    evaluation_folder,
+    find_splits,
+    split_name,
+)
 from digitfast.errors import BadData, DataNotFound
 
 
 def folder_of(path, *splits):
-    "Empty splits with a class each."
+    "Empty splits with one class each."
     for split in splits:
         (path / split / "0").mkdir(parents=True)
     return path
@@ -27,24 +34,26 @@ def test_of_three_splits_the_test_images_are_not_validated_on(tmp_path):
 def test_a_training_folder_alone_is_enough_to_hold_images_out(tmp_path):
     folder_of(tmp_path, "train")
     assert find_splits(tmp_path, need_valid=False)[0] == "train"
-    with pytest.raises(BadData, match="it holds train; there must be training/ and testing/ or train/ and valid/"):
+    words = "it holds train; there must be training/ and testing/ or train/ and valid/"
+    with pytest.raises(BadData, match=words):
         find_splits(tmp_path)
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(DataNotFound, match="'.*nowhere' is no folder"):
+    with pytest.raises(DataNotFound, match="'.*nowhere' is not a folder"):
         find_splits(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize(("split", "words"), [("testing", "test images"), ("test", "test images"),
-                                              ("valid", "validation images"), ("val", "validation images")])
+@pytest.mark.parametrize(("split", "words"), [
+    ("testing", "test images"), ("test", "test images"),
+    ("valid", "validation images"), ("val", "validation images")])
 def test_what_a_split_is_called(split, words):
     assert split_name(split) == words
 
 
 @pytest.mark.parametrize(("splits", "evaluated"), [
-    (("training", "testing"), "testing"), (("train", "valid", "test"), "test"), (("train", "val"), "val"),
-    (("test",), "test"), ((), "")])
+    (("training", "testing"), "testing"), (("train", "valid", "test"), "test"),
+    (("train", "val"), "val"), (("test",), "test"), ((), "")])
 def test_what_is_evaluated(tmp_path, splits, evaluated):
     folder_of(tmp_path, *splits, *([] if splits else ["."]))
     assert evaluation_folder(str(tmp_path)) == tmp_path / evaluated
@@ -73,10 +82,10 @@ def test_what_an_operating_system_leaves_is_no_image(copy_of_digits):
 def test_what_is_out_of_place_is_named(copy_of_digits):
     split = copy_of_digits / "testing"
     shutil.copy(split / "3/30.png", split / "lost.png")
-    with pytest.raises(BadData, match="lost.png is in no class folder"):
+    with pytest.raises(BadData, match="lost.png is not in a class folder"):
         class_images(split)
     (split / "lost.png").rename(split / "3/labels.txt")
-    with pytest.raises(BadData, match="labels.txt is no image; move it out"):
+    with pytest.raises(BadData, match="labels.txt is not an image; move it out"):
         class_images(split)
 
 

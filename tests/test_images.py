@@ -10,7 +10,8 @@ PIXELS = np.arange(28 * 28, dtype=np.uint8).reshape(28, 28)
 
 
 @pytest.mark.parametrize("form", [
-    PIXELS, PIXELS.astype(int), PIXELS / 255, PIXELS[None], PIXELS[..., None], np.stack([PIXELS] * 3, -1),
+    PIXELS, PIXELS.astype(int), PIXELS / 255, PIXELS[None], PIXELS[..., None],
+    np.stack([PIXELS] * 3, -1),
     torch.tensor(PIXELS), torch.tensor(PIXELS)[None] / 255, Image.fromarray(PIXELS),
     Image.fromarray(PIXELS).convert("RGB"),
 ], ids=str)
@@ -32,9 +33,10 @@ def test_files_and_bytes(tmp_path):
         assert (np.asarray(PILDigit.create(form)) == PIXELS).all()
 
 
-@pytest.mark.parametrize("array", [np.zeros((0, 28)), np.zeros(5), np.zeros((2, 28, 28)), np.full((28, 28), 256),
-                                   np.full((28, 28), -1), np.full((28, 28), 1.5), np.full((28, 28), np.nan),
-                                   np.full((28, 28), "a")], ids=lambda a: f"{a.dtype}{a.shape}")
+@pytest.mark.parametrize("array", [
+    np.zeros((0, 28)), np.zeros(5), np.zeros((2, 28, 28)), np.full((28, 28), 256),
+    np.full((28, 28), -1), np.full((28, 28), 1.5), np.full((28, 28), np.nan),
+    np.full((28, 28), "a")], ids=lambda a: f"{a.dtype}{a.shape}")
 def test_bad_arrays(array):
     with pytest.raises(BadImage, match="allowed are"):
         PILDigit.create(array)
@@ -58,4 +60,7 @@ def test_fit_size_keeps_proportions_and_leaves_fitting_pictures_alone():
     same = PILDigit.create(PIXELS)
     assert fit(same) is same
     wide = np.asarray(fit(PILDigit.create(np.full((50, 100), 255, np.uint8))))
-    assert wide.shape == (28, 28) and (wide[7:21] == 255).all() and not wide[:7].any() and not wide[21:].any()
+    assert wide.shape == (28, 28)
+    assert (wide[7:21] == 255).all()
+    assert not wide[:7].any()
+    assert not wide[21:].any()

@@ -3,7 +3,15 @@ import sys
 import pytest
 
 from digitfast.errors import BadSetting, UnknownName
-from digitfast.registry import ARCHITECTURES, LOGS, OPTIMIZERS, log_callback, optimizer, resolve, unknown
+from digitfast.registry import (
+    ARCHITECTURES,
+    LOGS,
+    OPTIMIZERS,
+    log_callback,
+    optimizer,
+    resolve,
+    unknown,
+)
 
 
 @pytest.mark.parametrize("entry", [*ARCHITECTURES.values(), *OPTIMIZERS.values(), *LOGS.values()])
@@ -13,7 +21,9 @@ def test_every_entry_is_there(entry):
 
 def test_unknown_name_tells_the_nearest_and_all():
     error = str(unknown("architecture", "resnet81", ARCHITECTURES))
-    assert "'resnet81'" in error and "Did you mean resnet18" in error and "squeezenet1_0" in error
+    assert "'resnet81'" in error
+    assert "Did you mean resnet18" in error
+    assert "squeezenet1_0" in error
     with pytest.raises(UnknownName, match="Did you mean adam"):
         optimizer("adma")
 

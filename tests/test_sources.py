@@ -27,7 +27,8 @@ from digitfast.data.sources import (
 )
 from digitfast.errors import BadData, DataNotFound
 
-UNPACK = [sys.executable, "-W", "ignore", "-c", "from digitfast import digits_path; print(digits_path())"]
+UNPACK = [sys.executable, "-W", "ignore", "-c",
+          "from digitfast import digits_path; print(digits_path())"]
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def archive(digits, tmp_path) -> Path:
 
 @pytest.fixture
 def server(archive):
-    "The archive's folder on an HTTP server of this machine; counts what is asked for."
+    "The archive's folder on a local HTTP server, and the paths requested from it."
     class Handler(http.server.SimpleHTTPRequestHandler):
         asked = []
 
@@ -56,7 +57,8 @@ def server(archive):
 
         def log_message(self, *args): pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=archive.parent)) as httpd:
+    handler = partial(Handler, directory=archive.parent)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
         threading.Thread(target=httpd.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{httpd.server_port}", Handler.asked
         httpd.shutdown()
@@ -66,11 +68,13 @@ def test_mnist_is_all_there(mnist):
     assert mnist == fastai_path("data") / "mnist_png"
     for split, counts in MNIST_COUNTS.items():
         assert list(class_counts(mnist / split).values()) == counts
-    assert sum(MNIST_COUNTS["training"]) == 60_000 and sum(MNIST_COUNTS["testing"]) == 10_000
+    assert sum(MNIST_COUNTS["training"]) == 60_000
+    assert sum(MNIST_COUNTS["testing"]) == 10_000
     start = time.perf_counter()
     assert digits_path() == mnist
     assert time.perf_counter() - start < 3  # nothing is unpacked again
-    assert [f.name for f in mnist.parent.iterdir() if f.name.startswith(".")] == [".digitfast.lock"]  # no remains
+    hidden = [f.name for f in mnist.parent.iterdir() if f.name.startswith(".")]
+    assert hidden == [".digitfast.lock"]  # no remains
 
 
 def test_mnist_has_the_published_pixels(mnist):
@@ -81,7 +85,8 @@ def test_mnist_has_the_published_pixels(mnist):
     assert sample.dtype == np.uint8 and sample.shape[1:] == (28, 28)
     assert sample.mean() / 255 == pytest.approx(0.1307, abs=0.002)
     assert sample.std() / 255 == pytest.approx(0.3081, abs=0.002)
-    assert (mnist / "training/5/0.png").exists() and (mnist / "testing/7/0.png").exists()  # names are IDX places
+    assert (mnist / "training/5/0.png").exists()  # a name is the place in the IDX file
+    assert (mnist / "testing/7/0.png").exists()
 
 
 def test_packed_archive_is_checked_before_it_is_unpacked(home, tmp_path, monkeypatch):
@@ -97,7 +102,7 @@ def test_packed_archive_is_checked_before_it_is_unpacked(home, tmp_path, monkeyp
 
 def test_incomplete_mnist_is_set_aside_not_taken(mnist, home):
     data = home / "data"
-    shutil.copytree(mnist / "testing", data / "mnist_png/testing")  # as a killed unpacking leaves it
+    shutil.copytree(mnist / "testing", data / "mnist_png/testing")  # as left by a killed unpacking
     (data / "mnist_png/testing/0/mine.txt").write_text("a user's")
     with pytest.warns(UserWarning, match="incomplete"):
         assert digits_path() == data / "mnist_png"
@@ -109,18 +114,21 @@ def test_incomplete_mnist_is_set_aside_not_taken(mnist, home):
 
 def test_killed_and_parallel_first_runs(home):
     data = home / "data"
-    killed = subprocess.Popen(UNPACK, env={**os.environ, "FASTAI_HOME": str(home)}, stdout=subprocess.DEVNULL)
+    environment = {**os.environ, "FASTAI_HOME": str(home)}
+    killed = subprocess.Popen(UNPACK, env=environment, stdout=subprocess.DEVNULL)
     staging = data / ".mnist_png.unpacking"
-    while not list(staging.glob("*/mnist_png/mnist_png/training/3/*.png")):  # half-way through the training images
+    # half-way through the training images
+    while not list(staging.glob("*/mnist_png/mnist_png/training/3/*.png")):
         assert killed.poll() is None
         time.sleep(0.01)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     assert not (data / "mnist_png").exists() and staging.exists()
-    both = [subprocess.Popen(UNPACK, stdout=subprocess.PIPE, text=True, env={**os.environ, "FASTAI_HOME": str(home)})
+    both = [subprocess.Popen(UNPACK, stdout=subprocess.PIPE, text=True, env=environment)
             for _ in range(2)]
     assert [process.communicate()[0].strip() for process in both] == [str(data / "mnist_png")] * 2
-    assert sources._is_whole_mnist(data / "mnist_png") and not staging.exists()
+    assert sources._is_whole_mnist(data / "mnist_png")
+    assert not staging.exists()
 
 
 def test_download_from_a_server(home, server, digits):
@@ -128,16 +136,20 @@ def test_download_from_a_server(home, server, digits):
     path = digits_path(f"{url}/mine.tar.gz")
     assert class_counts(path / "training") == class_counts(digits / "training")
     assert (path / "testing/7/30.png").read_bytes() == (digits / "testing/7/30.png").read_bytes()
-    assert digits_path(f"{url}/mine.tar.gz") == path and asked == ["/mine.tar.gz"] * 2  # reached, fetched
-    assert path.parent == home / "data" and path.name.startswith("mine-")
+    assert digits_path(f"{url}/mine.tar.gz") == path
+    assert asked == ["/mine.tar.gz"] * 2  # reached, fetched
+    assert path.parent == home / "data"
+    assert path.name.startswith("mine-")
 
 
 def test_file_url_and_changed_file(home, archive, copy_of_digits):
     first = digits_path(archive.as_uri())
     (copy_of_digits / "training/0/0.png").unlink()
-    shutil.make_archive(str(archive).removesuffix(".tar.gz"), "gztar", copy_of_digits.parent, copy_of_digits.name)
+    base = str(archive).removesuffix(".tar.gz")
+    shutil.make_archive(base, "gztar", copy_of_digits.parent, copy_of_digits.name)
     second = digits_path(archive.as_uri())
-    assert first != second and not (second / "training/0/0.png").exists()
+    assert first != second
+    assert not (second / "training/0/0.png").exists()
 
 
 def test_fastai_names(home, server, monkeypatch):
@@ -153,7 +165,7 @@ def test_no_network_is_one_line_within_seconds(home, monkeypatch):
     with pytest.raises(DataNotFound, match="use 'mnist'"):
         digits_path("http://127.0.0.1:9/digits.tgz")
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        monkeypatch.setattr(sources, "SILENCE", 0.5)
+        monkeypatch.setattr(sources, "MAX_SILENCE", 0.5)
         with pytest.raises(DataNotFound, match="could not be fetched"):
             digits_path(f"http://127.0.0.1:{silent.getsockname()[1]}/digits.tgz")
     assert time.perf_counter() - start < 5
@@ -172,7 +184,8 @@ def test_bad_sources(home, tmp_path, digits):
     for name in ("minst", "MNIST_SAMPEL", "LOCAL_PATH"):
         with pytest.raises(DataNotFound, match="Allowed: 'mnist'"):
             digits_path(name)
-    assert digits_path(digits) == digits and digits_path(str(digits)) == digits
+    assert digits_path(digits) == digits
+    assert digits_path(str(digits)) == digits
 
 
 def test_config_of_fastai_is_left_alone(home, archive):
@@ -183,7 +196,8 @@ def test_config_of_fastai_is_left_alone(home, archive):
 
 def member(name, kind=tarfile.REGTYPE, target=""):
     info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, target
+    info.type = kind
+    info.linkname = target
     info.size = 5 if kind == tarfile.REGTYPE else 0
     return info
 
@@ -192,9 +206,11 @@ def member(name, kind=tarfile.REGTYPE, target=""):
     lambda victim: [member(f"{victim}/absolute")],
     lambda victim: [member("../" * 20 + f"{victim}/above".lstrip("/"))],
     lambda victim: [member("x/out", tarfile.SYMTYPE, str(victim)), member("x/out/through")],
-    lambda victim: [member("x/up", tarfile.SYMTYPE, "../" * 20 + str(victim).lstrip("/")), member("x/up/through")],
+    lambda victim: [member("x/up", tarfile.SYMTYPE, "../" * 20 + str(victim).lstrip("/")),
+                    member("x/up/through")],
     lambda victim: [member("x/hard", tarfile.LNKTYPE, f"{victim}/there"), member("x/hard")],
-    lambda victim: [member("x/device", tarfile.CHRTYPE)], lambda victim: [member("x/pipe", tarfile.FIFOTYPE)]],
+    lambda victim: [member("x/device", tarfile.CHRTYPE)],
+    lambda victim: [member("x/pipe", tarfile.FIFOTYPE)]],
     ids=["absolute", "above", "symlink", "symlink above", "hard link", "device", "pipe"])
 def test_no_member_of_a_tar_is_written_outside(home, tmp_path, make):
     victim = tmp_path / "victim"
@@ -205,7 +221,8 @@ def test_no_member_of_a_tar_is_written_outside(home, tmp_path, make):
         for info in [member("x/testing/0/a.png"), *members]:
             tar.addfile(info, io.BytesIO(b"owned") if info.size else None)
     if members[0].name.startswith("/"):  # is unpacked inside, without the slash
-        assert not any(f.is_symlink() for f in digits_path((tmp_path / "x.tgz").as_uri()).rglob("*"))
+        path = digits_path((tmp_path / "x.tgz").as_uri())
+        assert not any(f.is_symlink() for f in path.rglob("*"))
     else:
         with pytest.raises(BadData, match="x.tgz cannot be unpacked"):
             digits_path((tmp_path / "x.tgz").as_uri())
@@ -231,4 +248,5 @@ def test_what_only_a_file_names_is_not_fetched(home, server):
         with pytest.raises(DataNotFound, match=f"a file names '{source}'.*digitfast data {source}"):
             digits_path(source, fetch=False)
     assert not asked
-    assert digits_path(f"{url}/mine.tar.gz") == digits_path(f"{url}/mine.tar.gz", fetch=False)  # it is there now
+    path = digits_path(f"{url}/mine.tar.gz")
+    assert digits_path(f"{url}/mine.tar.gz", fetch=False) == path  # it is there now

@@ -20,7 +20,8 @@ def files(copy_of_digits):
 @pytest.fixture
 def decoded(monkeypatch):
     "The number of images that each call decodes."
-    counts, decode = [], tensors._decode
+    counts = []
+    decode = tensors._decode
 
     def counting(files, rows, pixels, size):
         counts.append(len(rows))
@@ -72,7 +73,8 @@ def test_names_that_are_no_utf8(files, copy_of_digits, decoded):
     files[0] = files[0].rename(strange)
     check(files, copy_of_digits)
     check(files, copy_of_digits)
-    assert decoded == [420, 0] and tensors.pixels_checksum(([strange.name], torch.zeros(1, 2, 2, dtype=torch.uint8)))
+    assert decoded == [420, 0]
+    assert tensors.pixels_checksum(([strange.name], torch.zeros(1, 2, 2, dtype=torch.uint8)))
 
 
 def test_splits_share_the_cache(files, copy_of_digits, decoded):
@@ -89,7 +91,8 @@ def test_a_damaged_cache_is_made_again(files, copy_of_digits, decoded, damage):
     cache = cache_file(copy_of_digits)
     content = bytearray(cache.read_bytes())
     content[len(content) // 2] ^= 1
-    cache.write_bytes({"cut": content[:-1000], "flip": content, "empty": b"", "other": b"PK not a cache"}[damage])
+    damaged = {"cut": content[:-1000], "flip": content, "empty": b"", "other": b"PK not a cache"}
+    cache.write_bytes(damaged[damage])
     check(files, copy_of_digits)
     check(files, copy_of_digits)
     assert decoded == [420, 420, 0]
@@ -116,10 +119,12 @@ def test_a_cache_that_cannot_be_written(files, copy_of_digits, monkeypatch):
 
 
 def test_two_processes_at_once(files, copy_of_digits, fastai_home):
-    code = ("import sys; from pathlib import Path; from digitfast.data.pixel_cache import load_pixels; "
-            "root = Path(sys.argv[1]); print(int(load_pixels(sorted(root.rglob('*.png')), root).sum()))")
-    both = [subprocess.Popen([sys.executable, "-W", "ignore", "-c", code, str(copy_of_digits)], text=True,
-                             stdout=subprocess.PIPE, env={**os.environ, "FASTAI_HOME": str(fastai_home)})
+    code = ("import sys; from pathlib import Path; "
+            "from digitfast.data.pixel_cache import load_pixels; root = Path(sys.argv[1]); "
+            "print(int(load_pixels(sorted(root.rglob('*.png')), root).sum()))")
+    command = [sys.executable, "-W", "ignore", "-c", code, str(copy_of_digits)]
+    environment = {**os.environ, "FASTAI_HOME": str(fastai_home)}
+    both = [subprocess.Popen(command, text=True, stdout=subprocess.PIPE, env=environment)
             for _ in range(2)]
     sums = {process.communicate()[0] for process in both}
     assert sums == {f"{int(load_pixels(files, copy_of_digits).sum())}\n"}

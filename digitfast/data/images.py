@@ -1,4 +1,4 @@
-"""Pictures as fastai's data blocks take them."""
+"""Pictures in the form that fastai's data blocks take."""
 import numpy as np
 from fastai.vision.core import PILImageBW
 from fasttransform import Transform
@@ -8,14 +8,16 @@ from digitfast.data.pictures import array_image, fit_square, read_grey
 
 
 class PILDigit(PILImageBW):
-    "A grey 8-bit picture of a digit, 0 = paper to 255 = ink (MNIST's convention: light digits on a dark ground)."
+    "A grey 8-bit picture of a digit, 0 = paper to 255 = ink: light digits on black, as in MNIST."
 
     @classmethod
     def create(cls, fn, **kwargs):
-        """A `PILDigit` from a path, the bytes of an image file, an open one, a PIL image, an array or a tensor.
+        """Return a picture in any form as a `PILDigit`.
 
+        It is a path, the bytes of an image file, an open file, a PIL image, an array or a tensor.
         An opened PIL image gives the same as its file.
-        Shapes: arrays are `[h, w]`, or `[c, h, w]` or `[h, w, c]` with 1, 3 (RGB) or 4 (RGBA) channels.
+        Shapes: arrays are `[h, w]`, or `[c, h, w]` or `[h, w, c]` with 1, 3 (RGB) or 4 (RGBA)
+        channels.
         Units: integers are 0..255, floats and booleans are 0..1.
         Raises: `BadImage`, which names the file.
         """
@@ -25,7 +27,7 @@ class PILDigit(PILImageBW):
 
 
 class FitSize(Transform):
-    "`fit_square` as a transform of fastai's."
+    "Bring a picture to a square size: `fit_square` as a fastai transform."
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Image files, and pictures in any other form, as grey pixels. No need of torch or fastai."""
+"""Image files, and pictures in any other form, as grey pixels; needs neither torch nor fastai."""
 import io
 import math
 import warnings
@@ -11,60 +11,62 @@ from PIL import ExifTags, Image, ImageOps
 
 from digitfast.errors import BadImage
 
-#: Formats that are read: those of cameras, scanners and drawing programs. None of them starts another program.
-FORMATS = ("BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
-#: What a folder's pictures are known by.
-PICTURES = {".bmp", ".gif", ".heic", ".ico", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff",
-            ".webp"}
-CLUTTER = {"Thumbs.db", "desktop.ini"}  # what operating systems leave in folders of pictures
-MOST_PIXELS = 178_000_000  # of one picture; a little more and Pillow refuses it as a bomb
-MOST_SEEN = 3_000_000  # pixels of a picture that digits are looked for in: 2000 × 1500 of a photo, say
+MAX_PIXELS = 178_000_000  # per picture; slightly more and Pillow refuses it as a bomb
+#: Suffixes of the pictures in a folder.
+PICTURES = {".bmp", ".gif", ".heic", ".ico", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm",
+            ".tga", ".tif", ".tiff", ".webp"}
+CLUTTER = {"Thumbs.db", "desktop.ini"}  # files that operating systems leave in folders of pictures
+#: Formats that are read: those of cameras, scanners and drawing programs. None starts a program.
+_FORMATS = ("BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 _TURN = Image.Transpose
-#: What brings a picture of that EXIF orientation upright.
-UPRIGHT = {2: _TURN.FLIP_LEFT_RIGHT, 3: _TURN.ROTATE_180, 4: _TURN.FLIP_TOP_BOTTOM, 5: _TURN.TRANSPOSE,
-           6: _TURN.ROTATE_270, 7: _TURN.TRANSVERSE, 8: _TURN.ROTATE_90}
+#: The transposition that turns a picture of each EXIF orientation upright.
+_UPRIGHT = {2: _TURN.FLIP_LEFT_RIGHT, 3: _TURN.ROTATE_180, 4: _TURN.FLIP_TOP_BOTTOM,
+            5: _TURN.TRANSPOSE, 6: _TURN.ROTATE_270, 7: _TURN.TRANSVERSE, 8: _TURN.ROTATE_90}
 
 
 def read_grey(
-    fn,  # path of an image file, the bytes of one, one that is open for reading, or an opened PIL image
+    fn,  # a path, the bytes of an image file, a file open for reading, or an opened PIL image
 ) -> Image.Image:  # mode "L"
-    "A picture as 8 bits of grey, turned as its camera says. Raises: `BadImage`, which names the file."
+    "Return a picture in 8-bit grey, upright by its EXIF data. Raises: `BadImage` naming the file."
     with _opened(fn) as image:
         return _grey(image)
 
 
 def read_picture(
-    picture,  # a path, the bytes of an image file, an open one, a PIL image, an array or a tensor
-) -> tuple[np.ndarray, float]:  # uint8 `[h, w]`, and its pixels to one of the picture
-    """A photo, scan or drawing as grey of at most three million pixels, turned as its camera says.
+    picture,  # a path, the bytes of an image file, an open file, a PIL image, an array or a tensor
+) -> tuple[np.ndarray, float]:  # uint8 `[h, w]`; scale: its pixels per pixel of the picture
+    """Return a photo, scan or drawing in grey, at most 3 million pixels, upright by its EXIF data.
 
-    Of several pages, and of an animation, it is the first one, and a warning says so. What is transparent becomes
-    paper: black behind light ink, white behind dark.
-    Raises: `BadImage`, which names the file.
+    Of several pages, or of an animation, it is the first one, with a warning. What is transparent
+    becomes paper: black under light ink, white under dark.
+    Raises: `BadImage` naming the file.
     """
     if is_file(picture) or isinstance(picture, Image.Image):
         with _opened(picture) as image:
             full = max(image.size)
             if image is not picture:
-                image.draft("L", _size_seen(image))  # a JPEG is decoded at a part of its size at once
+                image.draft("L", _working_size(image))  # decodes a JPEG at a fraction of its size
             image = _grey(image)
     else:
         image = array_image(picture)
         full = max(image.size)
-    image.thumbnail(_size_seen(image), Image.Resampling.HAMMING)
+    image.thumbnail(_working_size(image), Image.Resampling.HAMMING)
     return np.asarray(image), max(image.size) / full
 
 
-def _size_seen(image: Image.Image) -> tuple[int, int]:
-    "Width and height in which digits are looked for in a picture, with its proportions."
-    scale = min(1, math.sqrt(MOST_SEEN / (image.width * image.height)))
+def _working_size(
+    image: Image.Image,
+    max_pixels: int = 3_000_000,  # 2000 × 1500 for a photo
+) -> tuple[int, int]:
+    "Return the width and height at which a picture is searched for digits, in its proportions."
+    scale = min(1, math.sqrt(max_pixels / (image.width * image.height)))
     return max(1, int(image.width * scale)), max(1, int(image.height * scale))
 
 
 def one_line_name(
     path: str | Path,
 ) -> str:
-    "`path` as it can be shown: in quotes and with escapes if it holds line ends or other characters that do not print."
+    "Return `path` for display, quoted and escaped if it holds characters that cannot be printed."
     text = str(path)
     return text if text and text.isprintable() else repr(text)
 
@@ -72,25 +74,27 @@ def one_line_name(
 def is_file(
     picture,
 ) -> bool:
-    "Whether a picture is given as a path, as the bytes of an image file, or as a file that is open for reading."
+    "Return whether a picture is a path, the bytes of an image file, or a file open for reading."
     return isinstance(picture, (str, Path, bytes)) or callable(getattr(picture, "read", None))
 
 
 @contextmanager
 def _opened(fn) -> Iterator[Image.Image]:
-    "The image in a file or in bytes, or an opened one; whatever goes wrong with it becomes a `BadImage`."
+    "Open the image in a file or in bytes, or take an opened one. Raises: `BadImage`, nothing else."
     if isinstance(fn, Image.Image):
-        with _refused("the PIL image"):
+        with _raise_bad_image("the PIL image"):
             _check_size(fn, "the PIL image")
             yield fn
         return
-    name = one_line_name(fn) if isinstance(fn, (str, Path)) else "the open file"
+    is_path = isinstance(fn, (str, Path))
+    name = one_line_name(fn) if is_path else "the open file"
     if isinstance(fn, bytes):
         name = f"{len(fn)} bytes"
-    with _refused(name), open(fn, "rb") if isinstance(fn, (str, Path)) else io.BytesIO(_content(fn)) as file:
+    with (_raise_bad_image(name),
+          open(fn, "rb") if is_path else io.BytesIO(_content(fn)) as file):
         _check_format(file.read(12), name)
         file.seek(0)
-        with Image.open(file, formats=FORMATS) as image:
+        with Image.open(file, formats=_FORMATS) as image:
             _check_size(image, name)
             more = _further_pages(image)
             yield image
@@ -99,70 +103,74 @@ def _opened(fn) -> Iterator[Image.Image]:
 
 
 def _content(fn) -> bytes:
-    "The bytes of an image file, or of one that is open."
+    "Return the bytes of an image file that is given as bytes or open."
     if isinstance(fn, io.TextIOBase):
-        raise BadImage('a file that is open as text is no picture; open it with mode "rb"')
+        raise BadImage('the file is open as text; open it with mode "rb"')
     return fn if isinstance(fn, bytes) else fn.read()
 
 
 def _check_format(start: bytes, name: str) -> None:
-    "Raise `BadImage` for a file of a known format that is not read, by its first 12 bytes."
+    "Raise `BadImage` for a known format that is not supported, by the file's first 12 bytes."
     if start[4:8] == b"ftyp" and start[8:] in (b"heic", b"heix", b"mif1", b"msf1"):
-        raise BadImage(f"{name} cannot be read as a picture: HEIC is not read; save or send it as JPEG")
+        raise BadImage(f"{name} cannot be read as a picture: HEIC is not supported; "
+                       "save or send it as JPEG")
     if start.startswith(b"%PDF"):
-        raise BadImage(f"{name} cannot be read as a picture: PDF is not read; save its pages as PNG, as by "
-                       "pdftoppm -r 200 -png FILE.pdf page")
+        raise BadImage(f"{name} cannot be read as a picture: PDF is not supported; "
+                       "save its pages as PNG, for example with pdftoppm -r 200 -png FILE.pdf page")
 
 
 def _further_pages(image: Image.Image) -> str:
-    "What a file holds besides the image that is read, in words."
+    "Return words for what a file holds besides the image that is read."
     if image.format == "TIFF":
         pages = getattr(image, "n_frames", 1)
         return f"has {pages} pages" if pages > 1 else ""
-    return "has several images" if image.format != "MPO" and getattr(image, "is_animated", False) else ""
+    is_animated = image.format != "MPO" and getattr(image, "is_animated", False)
+    return "has several images" if is_animated else ""
 
 
 @contextmanager
-def _refused(name: str) -> Iterator[None]:
-    "Whatever goes wrong with a picture becomes a `BadImage`: what a decoder meets in damaged bytes can be anything."
+def _raise_bad_image(name: str) -> Iterator[None]:
+    "Turn every exception into a `BadImage`: damaged bytes can make a decoder raise anything."
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata; images that are too large are refused
+            warnings.simplefilter("ignore")  # about odd metadata; pictures too large are refused
             yield
     except BadImage:
         raise
     except Image.DecompressionBombError as e:
-        raise BadImage(f"{name} has too many pixels; allowed are 1 to {MOST_PIXELS:,} in all") from e
+        raise BadImage(f"{name} has too many pixels; allowed are 1 to {MAX_PIXELS:,} in all") from e
     except Exception as e:
-        reason = "it is no image, or a damaged one"
+        reason = "it is not an image, or it is damaged"
         if isinstance(e, OSError) and e.errno is not None:
             reason = e.strerror
         elif isinstance(e, ValueError) and "null" in str(e):
-            reason = str(e)  # of a name that no file can have
+            reason = str(e)  # about a name that no file can have
         raise BadImage(f"{name} cannot be read as a picture: {reason}") from e
 
 
 def _check_size(image: Image.Image, name: str) -> None:
-    if not 0 < image.width * image.height <= MOST_PIXELS:
-        raise BadImage(f"{name} has {image.width} × {image.height} pixels; allowed are 1 to {MOST_PIXELS:,} in all")
+    if not 0 < image.width * image.height <= MAX_PIXELS:
+        raise BadImage(f"{name} has {image.width} × {image.height} pixels; "
+                       f"allowed are 1 to {MAX_PIXELS:,} in all")
 
 
 def _grey(image: Image.Image) -> Image.Image:
-    "`image` in mode L, upright, on paper."
+    "Return `image` in mode L, upright, on paper."
     image.load()
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # damaged metadata can be anything too, and the picture be whole
+    except Exception:  # damaged metadata can raise anything, and the picture may still be whole
         orientation = None
-    grey = _flat(image)
-    return grey.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else grey
+    grey = _flatten(image)
+    return grey.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else grey
 
 
-def _flat(image: Image.Image) -> Image.Image:
-    "`image` in mode L, on paper."
-    if image.mode.startswith("I"):  # up to 16 bits, which Pillow would cut off at 255
+def _flatten(image: Image.Image) -> Image.Image:
+    "Return `image` in mode L, on paper."
+    if image.mode.startswith("I"):  # up to 16 bits, which Pillow would clip at 255
         values = np.asarray(image).astype(np.float32)
-        values *= 255 / next((top for top in (255, 4095) if values.max() <= top), 65535)  # scanners have 12 bits, too
+        # 8 bits, the 12 bits of scanners, or 16
+        values *= 255 / next((top for top in (255, 4095) if values.max() <= top), 65535)
         return Image.fromarray(values.clip(0, 255, out=values).round(out=values).astype(np.uint8))
     if image.mode == "F":
         values = np.nan_to_num(np.array(image), copy=False)
@@ -173,9 +181,11 @@ def _flat(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
         return image.convert("L")
     image = image if image.mode in ("LA", "RGBA") else image.convert("RGBA")
-    grey, opaque = image.convert("L"), image.getchannel("A")
+    grey = image.convert("L")
+    opaque = image.getchannel("A")
     step = max(1, max(image.size) // 2000)
-    values, weights = (np.asarray(band)[::step, ::step].astype(np.float32) for band in (grey, opaque))
+    values, weights = (np.asarray(band)[::step, ::step].astype(np.float32)
+                       for band in (grey, opaque))
     light_ink = (values * weights).sum() > 128 * weights.sum()
     paper = Image.new("L", image.size, 0 if light_ink and opaque.getextrema()[0] < 128 else 255)
     paper.paste(grey, mask=opaque)
@@ -186,33 +196,37 @@ def fit_square(
     image: Image.Image,  # mode "L"
     size: int,  # side of the square, in pixels
 ) -> Image.Image:
-    "`image` brought to `size` × `size` pixels, its proportions kept, with paper at the sides."
-    side = (size, size)
-    return image if image.size == side else ImageOps.pad(image, side, Image.Resampling.LANCZOS, color=0)
+    "Scale `image` to `size` × `size` pixels, its proportions kept, with paper at the sides."
+    square = (size, size)
+    if image.size == square:
+        return image
+    return ImageOps.pad(image, square, Image.Resampling.LANCZOS, color=0)
 
 
 def array_image(
-    array,  # `[h, w]`, or with 1, 3 (RGB) or 4 (RGBA) channels in front or behind; integers 0..255, floats 0..1
+    array,  # `[h, w]`, `[c, h, w]` or `[h, w, c]`; c is 1, 3 or 4; integers 0..255, floats 0..1
 ) -> Image.Image:  # mode "L"
-    "An array, or a tensor of torch's, as a picture. Raises: `BadImage`."
+    "Return a NumPy array or a torch tensor as a picture. Raises: `BadImage`."
     try:
         if hasattr(array, "detach"):
             array = array.detach().cpu()
-            array = array.float() if array.is_floating_point() else array  # NumPy knows no bfloat16
+            array = array.float() if array.is_floating_point() else array  # NumPy has no bfloat16
         array = np.asarray(array)
     except (RuntimeError, TypeError, ValueError) as e:
-        raise BadImage(f"a {type(array).__name__} is no picture; allowed are arrays of numbers, [h, w]") from e
+        raise BadImage(f"a {type(array).__name__} is not a picture; "
+                       "allowed are arrays of numbers, [h, w]") from e
     shape = array.shape
     if array.ndim == 3 and 1 in (shape[0], shape[2]):
         array = array[0] if shape[0] == 1 else array[:, :, 0]
     elif array.ndim == 3 and shape[0] in (3, 4) and shape[2] not in (3, 4):
         array = np.moveaxis(array, 0, 2)
     if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
-        raise BadImage(f"an array of shape {list(shape)} is no picture; allowed are [h, w], and with 1, 3 or 4 "
-                       "channels [c, h, w] and [h, w, c]")
+        raise BadImage(f"an array of shape {list(shape)} is not a picture; allowed are [h, w] and, "
+                       "with 1, 3 or 4 channels, [c, h, w] and [h, w, c]")
     top = 1 if array.dtype.kind in "fb" else 255
-    if not (array.dtype.kind in "fbiu" and array.min() >= 0 and array.max() <= top):  # a NaN compares false
-        raise BadImage(f"an array of {array.dtype} is no picture, or out of range; "
-                       "allowed are integers in 0..255 and floats in 0..1")
+    # a NaN compares false
+    if not (array.dtype.kind in "fbiu" and array.min() >= 0 and array.max() <= top):
+        raise BadImage(f"an array of {array.dtype} is not a picture, or its values are out of "
+                       "range; allowed are integers in 0..255 and floats in 0..1")
     array = (array * 255).round().astype(np.uint8) if top == 1 else array.astype(np.uint8)
-    return _flat(Image.fromarray(np.ascontiguousarray(array)))
+    return _flatten(Image.fromarray(np.ascontiguousarray(array)))

@@ -1,7 +1,7 @@
-"""Where digits come from: a name, an archive or a folder becomes a folder of images on the disk.
+"""Sources of digits: a name, an archive or a folder becomes a folder of images on disk.
 
-Every archive is fetched and unpacked by fastai's `untar_data`, into a folder of this module's own beside the final
-place, and is moved there in one step once it is whole. So a killed run leaves nothing that is later taken for
+fastai's `untar_data` fetches and unpacks every archive into a temporary folder next to the final
+one, and one rename moves it there once it is whole. So a killed run leaves nothing that later looks
 complete, and of two runs at once one unpacks while the other waits.
 """
 import contextlib
@@ -28,25 +28,26 @@ from digitfast.files import PACKED
 
 PACKED_MNIST = PACKED / "mnist_png.tar.xz"
 PACKED_MNIST_SHA256 = "dcf9db56dd64bfe48c12b271085f52d9e50758b4c80bea6d71cee5075c666e1b"
-MNIST_FOLDER = "mnist_png"  # fastai's own name for it
+MNIST_FOLDER = "mnist_png"  # fastai's name, in its data folder
 MNIST_COUNTS = {  # images of each digit, 0 to 9
     "training": [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949],
     "testing": [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009],
 }
-SILENCE = 10  # seconds without an answer after which a server counts as out of reach
+MAX_SILENCE = 10  # seconds without an answer until a server counts as unreachable
 
 
 def digits_path(
-    source: str | Path = "mnist",  # "mnist", a fastai name (`MNIST_SAMPLE`), a URL of an archive, or a folder
-    fetch: bool = True,  # whether to fetch what is not on the disk; False for a source that only a file names
+    source: str | Path = "mnist",  # "mnist", a fastai name (`MNIST_SAMPLE`), a URL or a folder
+    fetch: bool = True,  # fetch what is not on disk; False for a source that only a file names
 ) -> Path:  # the folder that holds the splits, for example `training/` and `testing/`
-    """A folder of digit images, fetched and unpacked first where need be.
+    """Return a folder of digit images; fetch and unpack it first if necessary.
 
-    "mnist" takes `mnist_png` in fastai's data folder if all 70,000 images are in it, and otherwise unpacks the copy
-    that comes with digitfast; it needs no network. URLs may start with http://, https:// or file://.
+    "mnist" is `mnist_png` in fastai's data folder if all 70,000 images are in it; otherwise the
+    bundled copy is unpacked, without a network. URLs are those of archives and start with
+    http://, https:// or file://.
 
-    Raises: `DataNotFound` if there is no such source or it cannot be fetched, `BadData` if its archive is damaged or
-    would write outside its folder.
+    Raises: `DataNotFound` if there is no such source or it cannot be fetched, `BadData` if its
+    archive is damaged or would write outside its folder.
     """
     name = str(source)
     if name == "mnist":
@@ -54,33 +55,36 @@ def digits_path(
     url = getattr(URLs, name, None) if name.isupper() else None
     if isinstance(url, str) and url.startswith("http"):
         folder = _stem(url).removesuffix(".tar")
-        return _unpack_once(lambda: _asked_for(url, name, fetch), folder,
+        return _unpack_once(lambda: _check_asked_for(url, name, fetch), folder,
                             _is_whole_mnist if folder == MNIST_FOLDER else Path.is_dir)
     if "://" in name:
         try:
             urlparse(name)
         except ValueError as e:
-            raise DataNotFound(f"{name!r} is no URL ({e})") from e
-        return _unpack_once(lambda: _asked_for(name, name, fetch), _folder_of_url(name), Path.is_dir)
+            raise DataNotFound(f"{name!r} is not a URL ({e})") from e
+        return _unpack_once(lambda: _check_asked_for(name, name, fetch), _folder_of_url(name),
+                            Path.is_dir)
     path = Path(source).expanduser().absolute()
     if path.is_dir():
         return path
-    what = "is a file; an archive is named as a URL, " + path.as_uri() if path.exists() else "is no folder"
+    reason = ("is a file; give an archive as a URL, " + path.as_uri() if path.exists()
+              else "is not a folder")
     raise DataNotFound(
-        f"{name!r} {what}. Allowed: 'mnist', a fastai name such as MNIST_SAMPLE or MNIST_TINY, "
+        f"{name!r} {reason}. Allowed: 'mnist', a fastai name such as MNIST_SAMPLE or MNIST_TINY, "
         "an archive's URL (http://, https://, file://), or a folder")
 
 
-def _asked_for(url: str, name: str, fetch: bool) -> str:
-    "`url`, if a person has asked for it. Raises: `DataNotFound`."
+def _check_asked_for(url: str, name: str, fetch: bool) -> str:
+    "Return `url` if a person asked for it. Raises: `DataNotFound` if only a file names it."
     if not fetch:
-        raise DataNotFound(f"a file names {name!r} as the source of its digits, and what a file names is not fetched. "
-                           f"If you trust it, fetch it first: digitfast data {name}")
+        raise DataNotFound(
+            f"a file names {name!r} as the source of its digits, and sources that only a file "
+            f"names are not fetched. If you trust it, fetch it first: digitfast data {name}")
     return url
 
 
 def _is_whole_mnist(path: Path) -> bool:
-    "Whether `path` holds MNIST's number of files in every class of both splits, and none of them is empty."
+    "Return whether each class of both splits holds as many files as MNIST's, none of them empty."
     for split, counts in MNIST_COUNTS.items():
         for digit, count in enumerate(counts):
             folder = path / split / str(digit)
@@ -94,14 +98,15 @@ def _is_whole_mnist(path: Path) -> bool:
 
 
 def _packed_mnist() -> str:
-    "The URL of the archive that digitfast carries, once its checksum has been compared."
+    "Return the URL of the bundled archive. Raises: `BadData` if its checksum is wrong."
     try:
         found = hashlib.sha256(PACKED_MNIST.read_bytes()).hexdigest()
     except OSError as e:
-        raise DataNotFound(f"digitfast's own copy of MNIST cannot be read ({e}); install digitfast again") from e
+        raise DataNotFound(f"the bundled copy of MNIST cannot be read ({e}); "
+                           "reinstall digitfast") from e
     if found != PACKED_MNIST_SHA256:
-        raise BadData(f"{PACKED_MNIST} is damaged: its SHA-256 is {found}, it should be {PACKED_MNIST_SHA256}; "
-                      "install digitfast again")
+        raise BadData(f"{PACKED_MNIST} is damaged: its SHA-256 is {found}, but must be "
+                      f"{PACKED_MNIST_SHA256}; reinstall digitfast")
     return PACKED_MNIST.as_uri()
 
 
@@ -110,20 +115,25 @@ def _stem(url: str) -> str:
 
 
 def _folder_of_url(url: str) -> str:
-    "A folder name for what `url` holds: two archives of one file name get two folders, and so does a changed file."
+    "Return a folder name for an archive, another for one of the same name or a changed file."
     key = url
     if url.startswith("file://"):
         file = Path(unquote(urlparse(url).path))
         if not file.is_file():
-            raise DataNotFound(f"{url}: there is no such file")
+            raise DataNotFound(f"no such file: {url}")
         key += f"{file.stat().st_size} {file.stat().st_mtime_ns}"
     return f"{_stem(url).removesuffix('.tar')}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 
-def _unpack_once(find_url: Callable[[], str], folder: str, is_whole: Callable[[Path], bool]) -> Path:
-    "The whole `folder` in fastai's data folder, unpacked first from the archive at `find_url()` if it is not there."
+def _unpack_once(
+    find_url: Callable[[], str],  # returns the archive's URL
+    folder: str,  # name in fastai's data folder
+    is_whole: Callable[[Path], bool],  # whether the unpacked folder is complete
+) -> Path:
+    "Return the path of the whole `folder`; unpack the archive first if it is not there."
     data = fastai_path("data")
-    final, staging = data / folder, data / f".{folder}.unpacking"
+    final = data / folder
+    staging = data / f".{folder}.unpacking"
     if is_whole(final):
         return final
     try:
@@ -132,39 +142,44 @@ def _unpack_once(find_url: Callable[[], str], folder: str, is_whole: Callable[[P
             if is_whole(final):  # another process was faster
                 return final
             url = find_url()
-            shutil.rmtree(staging, ignore_errors=True)  # a killed run's
+            shutil.rmtree(staging, ignore_errors=True)  # left by a killed run
             try:
                 unpacked = _untar(url, staging)
                 if not is_whole(unpacked):
-                    raise BadData(f"{url} does not hold all the images it should; fetch it again")
+                    raise BadData(f"{url} does not contain all of its images; fetch it again")
                 if final.exists():
                     _set_aside(final)
                 unpacked.rename(final)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
     except PermissionError as e:
-        raise DataNotFound(f"{data} cannot be written to ({e}); set FASTAI_HOME to a folder that can") from e
+        raise DataNotFound(f"{data} cannot be written to ({e}); "
+                           "set FASTAI_HOME to a writable folder") from e
     return final
 
 
 def _untar(url: str, staging: Path) -> Path:
-    "What `untar_data` makes of `url`, below `staging`."
+    "Unpack the archive at `url` with `untar_data` below `staging`, and return the folder."
     try:
         if url.startswith("http"):
-            urlopen(url, timeout=SILENCE).close()  # untar_data itself would wait for ever for a silent server
-        with _quiet(url), _scratch(staging), _only_inside():
-            return untar_data(url, base=staging)  # `data=` would be remembered by fastai for later calls
+            # untar_data alone would wait forever for a silent server
+            urlopen(url, timeout=MAX_SILENCE).close()
+        with _hide_bar_unless_watched(url), _use_as_temporary(staging), _refuse_outside():
+            return untar_data(url, base=staging)  # fastai would remember `data=` for later calls
     except (shutil.ReadError, tarfile.TarError, EOFError, zlib.error, LZMAError) as e:
-        raise BadData(f"{url} cannot be unpacked ({e}); allowed are .tgz, .tar.gz, .tar.xz, .tar and .zip") from e
-    except (OSError, HTTPException, ValueError) as e:  # ValueError: what is no URL
-        advice = (". Without a network, use 'mnist', which comes with digitfast, or the path of a folder"
-                  if url.startswith("http") else f"; {staging.parent} must be writable and have room for it")
+        raise BadData(f"{url} cannot be unpacked ({e}); "
+                      "allowed are .tgz, .tar.gz, .tar.xz, .tar and .zip") from e
+    except (OSError, HTTPException, ValueError) as e:  # ValueError: not a URL
+        advice = (
+            ". Without a network, use 'mnist', which is bundled with digitfast, or a folder's path"
+            if url.startswith("http")
+            else f"; {staging.parent} must be writable and have enough space")
         raise DataNotFound(f"{url} could not be fetched ({e}){advice}") from e
 
 
 @contextlib.contextmanager
-def _scratch(folder: Path) -> Iterator[None]:
-    "Have temporary files made in `folder`: on one file system a move is a rename, and one clean-up takes all."
+def _use_as_temporary(folder: Path) -> Iterator[None]:
+    "Put temporary files in `folder`: a move is then a rename, and one clean-up removes all."
     folder.mkdir(parents=True)
     before, tempfile.tempdir = tempfile.tempdir, str(folder)
     try:
@@ -174,8 +189,8 @@ def _scratch(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _only_inside() -> Iterator[None]:
-    "Have no member of a tar written outside its folder, nor a link or device there; Python 3.14 does so by itself."
+def _refuse_outside() -> Iterator[None]:
+    "Refuse tar members outside their folder, links out of it and devices, as Python 3.14 does."
     usual = vars(tarfile.TarFile)["extraction_filter"]
     tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
     try:
@@ -185,8 +200,8 @@ def _only_inside() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet(url: str) -> Iterator[None]:
-    "Keep fastai's download bar for downloads that somebody watches at a terminal."
+def _hide_bar_unless_watched(url: str) -> Iterator[None]:
+    "Show fastai's progress bar only for downloads at a terminal."
     if url.startswith("http") and sys.stdout.isatty():
         yield
     else:
@@ -195,11 +210,11 @@ def _quiet(url: str) -> Iterator[None]:
 
 
 def _set_aside(path: Path) -> None:
-    "Rename a folder that is not whole, so that nothing in it is lost."
+    "Rename an incomplete folder, so that nothing in it is lost."
     aside = path.with_name(f"{path.name}.incomplete")
     n = 1
     while aside.exists():
         n += 1
         aside = path.with_name(f"{path.name}.incomplete-{n}")
     path.rename(aside)
-    warnings.warn(f"{path} was not complete and is now {aside}", stacklevel=4)
+    warnings.warn(f"{path} was incomplete and has been renamed to {aside}", stacklevel=4)
