@@ -1,4 +1,4 @@
-"Against numbers that are known: by how the data were made, or by hand."
+"Compared with numbers known from how the data were made, or computed by hand."
 import math
 
 import numpy as np
@@ -17,7 +17,7 @@ from digitfast.models.digit_nets import with_no_digit
 
 
 def drawn(temperature, no_digit=False, n=20_000):
-    "Logits, and labels that come as often as the logits say at that temperature."
+    "Return logits, and labels as frequent as the logits say at that temperature."
     rng = torch.Generator().manual_seed(0)
     logits = torch.randn(n, 10, generator=rng, dtype=torch.float64) * 3
     chances = torch.from_numpy(probabilities(logits, temperature, no_digit))
@@ -25,14 +25,15 @@ def drawn(temperature, no_digit=False, n=20_000):
 
 
 def sure(*answers):
-    "Chances of two classes and of \"no digit\", from how likely the first class is."
+    "Return chances of two classes and of \"no digit\", given how likely the first class is."
     return np.array([[p, 0.95 - p, 0.05] for p in answers])
 
 
 def test_probabilities_by_hand():
     logits = np.array([[math.log(3.0), 0.0], [0.0, math.log(2.0)]])
     known = np.array([[3 / 5, 1 / 5, 1 / 5], [1 / 4, 2 / 4, 1 / 4]])
-    assert np.allclose(probabilities(logits, no_digit=True), known, atol=1e-6)  # its logit is 0, and e to it 1
+    # the logit of "no digit" is 0, and e^0 = 1
+    assert np.allclose(probabilities(logits, no_digit=True), known, atol=1e-6)
     closed = np.array([[3 / 4, 1 / 4, 0], [1 / 3, 2 / 3, 0]])
     assert np.allclose(probabilities(logits), closed, atol=1e-6)
     assert np.allclose(probabilities(logits * 2, 2.0, no_digit=True), known, atol=1e-6)
@@ -41,14 +42,16 @@ def test_probabilities_by_hand():
 
 @pytest.mark.parametrize("no_digit", [False, True])
 def test_they_are_those_that_networks_learn_with(no_digit):
-    logits = torch.randn(50, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 9
+    rng = torch.Generator().manual_seed(0)
+    logits = torch.randn(50, 10, generator=rng, dtype=torch.float64) * 9
     wanted = (with_no_digit(logits / 1.7) if no_digit else logits / 1.7).softmax(dim=1)
-    assert np.allclose(probabilities(logits.numpy(), 1.7, no_digit)[:, :wanted.shape[1]], wanted, atol=1e-12)
+    found = probabilities(logits.numpy(), 1.7, no_digit)[:, :wanted.shape[1]]
+    assert np.allclose(found, wanted, atol=1e-12)
 
 
 def test_probabilities_far_out():
     for no_digit in (False, True):
-        chances = probabilities(np.array([[1e4, -1e4, 0.0], [-1e4, -1e4, -1e4]]), 0.1, no_digit)
+        chances = probabilities(np.array([[1e4, -1e4, 0.0], [-1e4] * 3]), 0.1, no_digit)
         assert np.isfinite(chances).all() and np.allclose(chances.sum(1), 1)
     assert chances[0].tolist() == [1, 0, 0, 0] and chances[1].tolist() == [0, 0, 0, 1]
 
@@ -63,15 +66,18 @@ def test_temperature_is_found_again(temperature, no_digit):
 @pytest.mark.parametrize("no_digit", [False, True])
 def test_at_its_temperature_a_network_is_as_often_right_as_it_says(no_digit):
     logits, labels = drawn(2.0, no_digit)
-    error = {t: expected_calibration_error(probabilities(logits, t, no_digit), labels) for t in (1.0, 2.0, 4.0)}
+    error = {t: expected_calibration_error(probabilities(logits, t, no_digit), labels)
+             for t in (1.0, 2.0, 4.0)}
     assert error[2.0] < 0.01 < 0.1 < min(error[1.0], error[4.0])
 
 
 def test_temperature_of_few_and_hopeless_images():
     assert 0.1 <= fit_temperature(np.array([[1.0, 2.0]]), np.array([1])) <= 10
-    assert fit_temperature(np.array([[900.0, 0.0]] * 5), np.array([1] * 5)) <= 10  # never right, wholly sure
-    assert fit_temperature(np.array([[3.0, 0.0]] * 10), np.array([0] * 10)) == pytest.approx(0.1, rel=0.01)
-    assert fit_temperature(np.array([[3.0, 0.0]] * 10), np.array([0, 1] * 5)) == pytest.approx(10, rel=0.01)
+    sure_and_wrong = np.array([[900.0, 0.0]] * 5)
+    assert fit_temperature(sure_and_wrong, np.array([1] * 5)) <= 10
+    logits = np.array([[3.0, 0.0]] * 10)
+    assert fit_temperature(logits, np.array([0] * 10)) == pytest.approx(0.1, rel=0.01)
+    assert fit_temperature(logits, np.array([0, 1] * 5)) == pytest.approx(10, rel=0.01)
 
 
 def test_calibration_error_by_hand():
@@ -79,7 +85,8 @@ def test_calibration_error_by_hand():
     whole = abs(1 - 0.9 + 0 - 0.8 + 1 - 0.6 + 1 - 0.55) / 4
     in_fifths = (abs(1 - 0.9 + 0 - 0.81) + abs(1 - 0.61 + 1 - 0.65)) / 4
     assert expected_calibration_error(chances, labels, bins=1) == pytest.approx(whole)
-    assert expected_calibration_error(sure(0.9, 0.81, 0.61, 0.65), labels, bins=5) == pytest.approx(in_fifths)
+    error = expected_calibration_error(sure(0.9, 0.81, 0.61, 0.65), labels, bins=5)
+    assert error == pytest.approx(in_fifths)
 
 
 def test_reliability_by_hand():
@@ -109,14 +116,17 @@ def test_surer_answers_are_righter():
 
 
 def test_no_digit_is_no_answer():
-    "An image that is likeliest no digit counts by the likeliest class."
+    "An image that is most likely no digit still counts by its likeliest class."
     chances = np.array([[0.3, 0.1, 0.6]])
     assert accuracy_over_coverage(chances, np.array([0]), (1.0,)) == {1.0: 1.0}
     assert expected_calibration_error(chances, np.array([0])) == pytest.approx(0.7)
 
 
 def network(n, sharpness, seed, wrong=0):
-    "Logits of a network that is right but for `wrong` images, and how sure it is: `sharpness` times what is right."
+    """Return logits and labels for a network that is wrong about the first `wrong` images only.
+
+    It is `sharpness` times as sure as it should be.
+    """
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 10, n)
     logits = rng.normal(0, 1, (n, 10))

@@ -18,7 +18,7 @@ def paper_with(draw_on, size=(320, 256), level=220) -> np.ndarray:
     return np.asarray(image)
 
 
-def test_one_logit_a_pixel():
+def test_one_logit_per_pixel():
     net = InkNet().eval()
     with torch.inference_mode():
         assert net(torch.zeros(2, 1, 64, 96)).shape == (2, 1, 64, 96)
@@ -33,8 +33,12 @@ def test_light_that_is_dimmed_hardly_changes_the_input():
 
 def test_a_pen_stroke_is_ink_and_a_ruled_line_is_not():
     curve = [(120, 60), (180, 70), (130, 120), (180, 150), (120, 200)]
-    grey = paper_with(lambda d: ([d.line((0, y, 320, y), fill=170, width=2) for y in range(20, 256, 36)],
-                                 d.line(curve, fill=40, width=8, joint="curve")))
+
+    def draw(d):
+        for y in range(20, 256, 36):
+            d.line((0, y, 320, y), fill=170, width=2)
+        d.line(curve, fill=40, width=8, joint="curve")
+    grey = paper_with(draw)
     truth = paper_with(lambda d: d.line(curve, fill=255, width=8, joint="curve"), level=0) > 0
     found = ink_chances(grey) > 0.5
     assert (found & truth).sum() / (found | truth).sum() > 0.75
@@ -51,19 +55,24 @@ def test_any_size(shape):
 def test_onnxruntime_finds_the_same_ink(digits):
     assert module.COARSEST == COARSEST
     rng = np.random.default_rng(0)
-    images = np.stack([np.asarray(Image.open(digits / f"testing/{digit}/30.png")) for digit in range(10)])
-    torchs, onnxruntimes = module._of_torch(), module._of_onnxruntime()
+    images = np.stack([np.asarray(Image.open(digits / f"testing/{digit}/30.png"))
+                       for digit in range(10)])
+    torchs = module._of_torch()
+    onnxruntimes = module._of_onnxruntime()
     for shape in ((512, 384), (64, 96), (320, 320)):
         photo = synthetic_photo(images[rng.permutation(10)[:3]], rng).image
         grey = np.array(photo.convert("L").resize(shape))[None]
-        found, wanted = onnxruntimes(grey), torchs(grey)
-        assert np.abs(found - wanted).max() < 1e-3 and found.dtype == wanted.dtype and found.shape == wanted.shape
+        found = onnxruntimes(grey)
+        wanted = torchs(grey)
+        assert np.abs(found - wanted).max() < 1e-3
+        assert found.dtype == wanted.dtype and found.shape == wanted.shape
         assert ((found > 0.5) != (wanted > 0.5)).sum() <= 2 and (wanted > 0.5).any()
 
 
 @pytest.mark.parametrize("first, chosen", [("numpy", "_of_onnxruntime"), ("torch", "_of_torch")])
 def test_torch_only_where_it_is_there_already(first, chosen):
-    code = (f"import sys, {first}, digitfast.reading.ink as ink; ink._of_onnxruntime = lambda: '_of_onnxruntime'; "
+    code = (f"import sys, {first}, digitfast.reading.ink as ink; "
+            f"ink._of_onnxruntime = lambda: '_of_onnxruntime'; "
             f"ink._of_torch = lambda: '_of_torch'; print(ink._network(), 'torch' in sys.modules)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [chosen, str(first == "torch")]

@@ -1,4 +1,4 @@
-"""What a model file says of its network, each field checked. No need of torch."""
+"""Check what a model file says of its network, field by field, without torch."""
 import math
 import re
 from collections.abc import Callable, Iterable
@@ -7,36 +7,48 @@ from typing import Any
 from digitfast.errors import BadData
 
 FORMAT = "digitfast 2"
-FORMS = ("mnist", "as it comes")  # of the images: digits in MNIST's form, or whole pictures
-NORMALISATION = {"divide_by": 255}  # what is done to the bytes of an image: a network sees 0 = paper to 1 = ink
-LARGEST, MOST_CLASSES = 1024, 1000  # pixels of a side; what is beyond is no file of ours, but takes up much memory
+NORMALISATION = {"divide_by": 255}  # from bytes to what a network takes: 0 = paper to 1 = ink
+MOST_CLASSES = 1000  # of a network; a file that claims more could fill the memory
 
 
 def check_header(
     header: Any,  # what a file holds under "digitfast"
-    path: object,  # of the file, for the message
+    path: object,  # of the file, for messages
 ) -> dict[str, Any]:
-    "`header`, when each of its fields is there and is one that can be. Raises: `BadData`, which names the field."
+    """Return `header` if it has all its fields, each with a valid value.
+
+    Raises: `BadData`, which names the field.
+    """
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         found = header.get("format") if isinstance(header, dict) else header
-        raise BadData(f"{path} has the format {_short(found)}, which must be {FORMAT!r}; export the network again")
-    _check(header, FIELDS, FIELDS, "", path)
-    _check(header["facts"], FACTS, ("versions",), "facts.", path)
+        raise BadData(f"{path} has the format {_shorten(found)}, which must be {FORMAT!r}; "
+                      "export the network again")
+    _check_fields(header, FIELDS, FIELDS, "", path)
+    _check_fields(header["facts"], FACTS, ("versions",), "facts.", path)
     return header
 
 
-def _check(values: dict[str, Any], fields: dict[str, tuple], needed: Iterable[str], prefix: str, path: object) -> None:
-    if strange := [name for name in values if name not in fields]:
-        raise BadData(f"{path} has a header with the unknown field {prefix}{_short(strange[0])}")
+def _check_fields(
+    values: dict[str, Any],
+    fields: dict[str, tuple],  # as in `FIELDS`
+    needed: Iterable[str],  # names of fields
+    prefix: str,  # of the names, in messages
+    path: object,  # of the file, for messages
+) -> None:
+    if unknown := [name for name in values if name not in fields]:
+        field = f"{prefix}{_shorten(unknown[0])}"
+        raise BadData(f"{path} has a header with the unknown field {field}")
     if missing := [name for name in needed if name not in values]:
-        raise BadData(f"{path} has a header without {prefix}{missing[0]}; it must have {fields[missing[0]][1]}")
+        allowed = fields[missing[0]][1]
+        raise BadData(f"{path} has a header without {prefix}{missing[0]}; it must have {allowed}")
     for name, value in values.items():
-        good, wanted = fields[name]
-        if not good(value):
-            raise BadData(f"{path} has a header with {prefix}{name} = {_short(value)}; it must be {wanted}")
+        is_valid, allowed = fields[name]
+        if not is_valid(value):
+            field = f"{prefix}{name} = {_shorten(value)}"
+            raise BadData(f"{path} has a header with {field}; it must be {allowed}")
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     try:
         text = repr(value)
     except ValueError:  # a number of thousands of digits
@@ -44,24 +56,25 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:80] + "…"
 
 
-def _number(low: float, high: float) -> Callable[[Any], bool]:
+def _is_number(low: float, high: float) -> Callable[[Any], bool]:
     return lambda v: type(v) in (int, float) and low <= v <= high and math.isfinite(v)
 
 
-def _whole(low: int, high: int) -> Callable[[Any], bool]:
+def _is_whole(low: int, high: int) -> Callable[[Any], bool]:
     return lambda v: type(v) is int and low <= v <= high
 
 
-def _or_none(good: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda v: v is None or good(v)
+def _is_none_or(is_valid: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda v: v is None or is_valid(v)
 
 
-def _text(pattern: str) -> Callable[[Any], bool]:
-    return lambda v: isinstance(v, str) and re.fullmatch(pattern, v, re.ASCII | re.DOTALL) is not None
+def _is_text(pattern: str) -> Callable[[Any], bool]:
+    compiled = re.compile(pattern, re.ASCII | re.DOTALL)
+    return lambda v: isinstance(v, str) and compiled.fullmatch(v) is not None
 
 
-def _table(good: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda v: isinstance(v, dict) and len(v) <= 100 and all(map(good, v.values()))
+def _is_table(is_valid: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda v: isinstance(v, dict) and len(v) <= 100 and all(map(is_valid, v.values()))
 
 
 def _are_classes(value: Any) -> bool:
@@ -70,36 +83,46 @@ def _are_classes(value: Any) -> bool:
             and len(set(value)) == len(value))
 
 
+def _are_versions(value: Any) -> bool:
+    are_texts = _is_table(_is_text(r"[\x20-\x7e]{1,40}"))
+    return are_texts(value) and {"digitfast", "torch"} <= value.keys()
+
+
+def _is_interval(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_number(0, 1), value))
+
+
 def _is_plain(value: Any) -> bool:
-    return (value is None or type(value) in (bool, int) or type(value) is float and math.isfinite(value)
+    return (value is None or type(value) in (bool, int)
+            or type(value) is float and math.isfinite(value)
             or isinstance(value, str) and len(value) <= 4096)
 
 
-_PART = _number(0, 1)
-#: Each field, what it may be, and that in words.
+#: Each field: the check of its value, and what it must be in words.
 FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "format": (_text(re.escape(FORMAT)), repr(FORMAT)),
-    "arch": (_text(r"[A-Za-z0-9_.]{1,80}"), "the name of an architecture"),
-    "vocab": (_are_classes, f"a list of 1 to {MOST_CLASSES:,} different names of classes"),
-    "size": (_whole(1, LARGEST), f"the side of the images, 1 to {LARGEST} pixels,"),
-    "form": (lambda v: isinstance(v, str) and v in FORMS, " or ".join(map(repr, FORMS))),
+    "format": (_is_text(re.escape(FORMAT)), repr(FORMAT)),
+    "arch": (_is_text(r"[A-Za-z0-9_.]{1,80}"), "the name of an architecture"),
+    "vocab": (_are_classes, f"a list of 1 to {MOST_CLASSES:,} different class names"),
+    # More pixels could fill the memory.
+    "size": (_is_whole(1, 1024), "the side of the images, 1 to 1024 pixels,"),
+    # Digits in MNIST's form, or whole pictures.
+    "form": (_is_text("mnist|as it comes"), "'mnist' or 'as it comes'"),
     "normalisation": (lambda v: v == NORMALISATION, repr(NORMALISATION)),
     "no_digit": (lambda v: type(v) is bool, "true or false"),
-    "temperature": (_number(1e-3, 1e3), "a number from 0.001 to 1,000"),
-    "threshold": (_PART, "a number from 0 to 1"),
+    "temperature": (_is_number(1e-3, 1e3), "a number from 0.001 to 1,000"),
+    "threshold": (_is_number(0, 1), "a number from 0 to 1"),
     "facts": (lambda v: isinstance(v, dict), "a table"),
 }
-#: What is known of the training besides: the versions always, the others where there are any.
+#: What is known about the training: the versions always, the rest where it is known.
 FACTS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "versions": (lambda v: _table(_text(r"[\x20-\x7e]{1,40}"))(v) and {"digitfast", "torch"} <= v.keys(),
-                 "the versions of digitfast and torch"),
-    "run": (_text(r"[^\0]{1,255}"), "a name"),
-    "accuracy": (_or_none(_PART), "a number from 0 to 1"),
-    "accuracy_interval_95": (lambda v: isinstance(v, list) and len(v) == 2 and all(map(_PART, v)), "two numbers"),
-    "validation_images": (_whole(0, 2**53), "a whole number"),
-    "validated_on": (_text(r".{1,80}"), "a text"),
-    "parameters": (_whole(0, 2**53), "a whole number"),
-    "settings": (_table(_is_plain), "a table of texts and numbers"),
-    "calibration": (_table(_number(0, 1e3)), "a table of numbers"),
-    "data_sha256": (_or_none(_text(r"[0-9a-f]{64}")), "64 hexadecimal digits"),
+    "versions": (_are_versions, "the versions of digitfast and torch"),
+    "run": (_is_text(r"[^\0]{1,255}"), "a name"),
+    "accuracy": (_is_none_or(_is_number(0, 1)), "a number from 0 to 1"),
+    "accuracy_interval_95": (_is_interval, "two numbers from 0 to 1"),
+    "validation_images": (_is_whole(0, 2**53), "a whole number"),
+    "validated_on": (_is_text(r".{1,80}"), "a text of 1 to 80 characters"),
+    "parameters": (_is_whole(0, 2**53), "a whole number"),
+    "settings": (_is_table(_is_plain), "a table of texts and numbers"),
+    "calibration": (_is_table(_is_number(0, 1e3)), "a table of numbers"),
+    "data_sha256": (_is_none_or(_is_text(r"[0-9a-f]{64}")), "64 hexadecimal digits"),
 }

@@ -1,4 +1,4 @@
-"""A trained network that answers for images, whatever file it is kept in. No need of torch, but for .safetensors."""
+"""A trained network that answers for images, from any file; only a .safetensors needs torch."""
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,34 +15,34 @@ from digitfast.data.mnist_form import SIDE
 from digitfast.errors import BadData, BadImage, BadSetting, RunNotFound
 from digitfast.files import PACKED
 from digitfast.inference.calibration import probabilities
-from digitfast.inference.header import FACTS, FORMAT, FORMS, NORMALISATION, check_header
+from digitfast.inference.header import FACTS, FORMAT, NORMALISATION, check_header
 from digitfast.inference.onnx_network import read_onnx
 from digitfast.sealed import read_sealed, write_sealed
 
 PACKED_NETWORK = PACKED / "digitnet.safetensors"
 MODEL = "model.safetensors"  # the network in a run folder
 SUFFIXES = (".safetensors", ".onnx")  # of files that hold no code
-NAMES = ("arch", "vocab", "size", "form", "no_digit", "temperature", "threshold")  # fields of a header as they are here
-BATCH = 512  # images that a network is asked of at once
+#: Fields that a header and a `Predictor` share.
+SHARED_FIELDS = ("arch", "vocab", "size", "form", "no_digit", "temperature", "threshold")
 
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    "A network that is ready to answer, and what is known of it."
-    network: Callable[[np.ndarray], np.ndarray]  # float32 `[n, 1, size, size]` in 0..1 to logits `[n, classes]`
+    "A trained network, ready to answer, and what is known about it."
+    network: Callable[[np.ndarray], np.ndarray]  # float32 `[n, 1, size, size]` in 0..1 to logits
     vocab: list[str]  # the classes
     no_digit: bool = False  # whether it was trained with `NonDigits`
-    temperature: float = 1.0  # that logits are divided by, so that probabilities are as often right as they say
+    temperature: float = 1.0  # divides the logits, to calibrate the probabilities
     threshold: float = 0.5  # least probability of an answer; below it the answer is "unsure"
-    arch: str = ""  # name of its architecture, where that is known
+    arch: str = ""  # name of its architecture, if known
     size: int = SIDE  # side of the images, in pixels
-    form: str = FORMS[0]  # of the images: mnist, or as it comes: whole pictures, as in a folder of one's own
+    form: str = "mnist"  # of the images: "mnist" for MNIST's form, "as it comes" for whole pictures
     facts: dict[str, Any] = field(default_factory=dict)  # run, settings, accuracy, versions
 
     @classmethod
     def packed(cls) -> "Predictor":
-        "The network that comes with digitfast."
-        return _packed()
+        "Return the bundled network."
+        return _open_packed()
 
     @property
     def source(self) -> str:
@@ -52,22 +52,29 @@ class Predictor:
     def chances(
         self,
         images: np.ndarray,  # uint8 `[n, size, size]`, 0 = paper to 255 = ink
-    ) -> np.ndarray:  # float64 `[n, classes + 1]`, the last one that it is no digit
-        "Calibrated probabilities of the classes and of \"no digit\". Raises: `BadImage` for other shapes, `BadData`."
-        wanted = f"uint8 [n, {self.size}, {self.size}]"
+    ) -> np.ndarray:  # float64 `[n, classes + 1]`, "no digit" last
+        """Return calibrated probabilities of the classes and of "no digit".
+
+        Raises: `BadImage` for other shapes, `BadData` if the network does not answer with logits.
+        """
+        allowed = f"uint8 [n, {self.size}, {self.size}]"
         try:
             images = np.asarray(images)
         except ValueError as e:
-            raise BadImage(f"the images differ in shape; they are {wanted}") from e
+            raise BadImage(f"images must be {allowed}; these differ in shape") from e
         if images.dtype != np.uint8 or images.shape[1:] != (self.size, self.size):
-            raise BadImage(f"{images.dtype} {list(images.shape)}: images are {wanted}")
-        batches = [images[i:i + BATCH, None].astype(np.float32, order="C") / np.float32(255)
-                   for i in range(0, len(images), BATCH)]
+            raise BadImage(f"images must be {allowed}, not {images.dtype} {list(images.shape)}")
+        n_classes = len(self.vocab)
+        bs = 512  # images per call of the network
+        batches = [images[i:i + bs, None].astype(np.float32, order="C") / np.float32(255)
+                   for i in range(0, len(images), bs)]
         logits = [self.network(batch) for batch in batches]
-        if any(part.shape != (len(batch), len(self.vocab)) for part, batch in zip(logits, batches, strict=True)):
-            raise BadData(f"the network gives {list(logits[0].shape)} for {len(batches[0])} images; "
-                          f"it must be a logit for each of {len(self.vocab)} classes")
-        logits = np.concatenate([np.zeros((0, len(self.vocab)), np.float32), *logits])
+        if any(part.shape != (len(batch), n_classes)
+               for part, batch in zip(logits, batches, strict=True)):
+            given = f"{list(logits[0].shape)} for {len(batches[0])} images"
+            raise BadData(f"the network gives {given}; "
+                          f"it must give a logit for each of {n_classes} classes")
+        logits = np.concatenate([np.zeros((0, n_classes), np.float32), *logits])
         if not np.isfinite(logits).all():
             raise BadData("the network's answer is not a number; its training has diverged")
         return probabilities(logits, self.temperature, self.no_digit)
@@ -75,100 +82,125 @@ class Predictor:
 
 def predictor_of(
     learn,  # a fastai `Learner`
-    summary: dict[str, Any] | None = None,  # of its run
+    summary: dict[str, Any] | None = None,  # of its run; a `Run` has one
 ) -> Predictor:
-    """The network of a `Learner` with what its run says of it.
+    """Return the network of a `Learner`, with what its run's summary says about it.
 
-    Without a `summary` nothing is known of the images' form: they are taken as they come.
+    Without a `summary` the form of the images is unknown, and they are taken as they come.
     Raises: `BadSetting` for images that are not square.
     """
     from fastai.data.transforms import IntToFloatTensor
 
     from digitfast.inference.torch_network import TorchNetwork
-    summary = getattr(summary, "summary", summary) or {}  # of a `Run`
-    settings, calibration = summary.get("settings", {}), summary.get("calibration", {})
+    summary = getattr(summary, "summary", summary) or {}
+    settings = summary.get("settings", {})
+    calibration = summary.get("calibration", {})
     file = io.BytesIO()
     Image.new("L", (SIDE, SIDE)).save(file, "PNG")
     dl = learn.dls.test_dl([file.getvalue()], num_workers=0)
-    seen = dl.one_batch()[0]
-    _, channels, height, width = seen.shape
+    example = dl.one_batch()[0]
+    _, channels, height, width = example.shape
     if height != width:
-        raise BadSetting(f"the network takes images of {height} × {width} pixels; they must be square")
+        raise BadSetting(f"the network's images must be square, not {height} × {width} pixels; "
+                         "train with square ones")
 
-    def as_trained(x):
-        "The images as the learner's transforms leave them."
-        return dl.after_batch((x.mul(255).repeat(1, channels, 1, 1).to(dl.device).as_subclass(type(seen)),))[0]
+    def apply_transforms(x):
+        "Return the images as the learner's transforms leave them."
+        x = x.mul(255).repeat(1, channels, 1, 1).to(dl.device).as_subclass(type(example))
+        return dl.after_batch((x,))[0]
+    is_transformed = channels > 1 or any(
+        type(tfm) is not IntToFloatTensor and tfm.split_idx != 0 for tfm in dl.after_batch.fs)
+    model = learn.model.to(dl.device)
     facts = {key: summary[key] for key in FACTS if key in summary}
-    changed = channels > 1 or any(type(tfm) is not IntToFloatTensor and tfm.split_idx != 0 for tfm in dl.after_batch.fs)
-    network = TorchNetwork(learn.model.to(dl.device), as_trained if changed else None)
-    return Predictor(network, list(map(str, learn.dls.vocab)),
-                     bool(settings.get("non_digits")), calibration.get("temperature", 1.0),
-                     calibration.get("threshold", 0.5), settings.get("arch", ""), height,
-                     FORMS[settings.get("source") not in ("mnist", "MNIST")],
-                     {**facts, **({"data_sha256": summary["data"]["sha256"]} if "data" in summary else {})})
+    if "data" in summary:
+        facts["data_sha256"] = summary["data"]["sha256"]
+    return Predictor(
+        network=TorchNetwork(model, apply_transforms if is_transformed else None),
+        vocab=list(map(str, learn.dls.vocab)),
+        no_digit=bool(settings.get("non_digits")),
+        temperature=calibration.get("temperature", 1.0),
+        threshold=calibration.get("threshold", 0.5),
+        arch=settings.get("arch", ""),
+        size=height,
+        form="mnist" if settings.get("source") in ("mnist", "MNIST") else "as it comes",
+        facts=facts)
 
 
 def save_predictor(
     predictor: Predictor,
     path: str | Path,  # of the .safetensors
 ) -> Path:
-    "Write weights and facts to one file that holds no code. Raises: `BadSetting` for a network without known `arch`."
+    """Write weights and facts to one file that holds no code.
+
+    Raises: `BadSetting` for a network without known `arch`, and for one with transforms.
+    """
     check_predictor(predictor)
     if not (predictor.arch and hasattr(predictor.network, "model")):
-        raise BadSetting("a .safetensors holds a network of torch's whose arch is known by name, such as one of a run; "
-                         "export this one as .pkl")
+        raise BadSetting("a .safetensors can only hold a torch network whose arch is known by "
+                         "name, such as one of a run; export this one as .pkl")
     check_plain(predictor, path)
     return write_sealed(path, predictor.network.model.state_dict(), header_of(predictor))
 
 
 def check_predictor(thing: object) -> None:
-    "Raise `BadSetting` for what is no `Predictor`, and say how to make one."
+    "Raise `BadSetting` if it is not a `Predictor`, and say how to make one."
     if not isinstance(thing, Predictor):
-        raise BadSetting(f"predictor must be a Predictor, not {type(thing).__name__}: of a Learner "
-                         "predictor_of(learn), of a run find_run(name).predictor()")
+        raise BadSetting(f"predictor must be a Predictor, not {type(thing).__name__}; make one "
+                         "with predictor_of(learn) or find_run(name).predictor()")
 
 
 def check_plain(
     predictor: Predictor,
-    path: object,  # of the file to write, for the message
+    path: object,  # of the file to write, for messages
 ) -> None:
-    "Raise `BadSetting` for a network whose images go through transforms of its `Learner`, which a file cannot hold."
+    "Raise `BadSetting` for a network with transforms of its `Learner`, which a file cannot hold."
     if getattr(predictor.network, "before", None):
-        raise BadSetting(f"{path} cannot hold what the images go through first, such as Normalize or three channels; "
-                         "train without that, or export the learner as .pkl")
+        raise BadSetting(f"{path} cannot hold the learner's transforms, such as Normalize or three "
+                         "channels; train without them, or export the learner as .pkl")
 
 
 def header_of(predictor: Predictor) -> dict[str, Any]:
-    "What a file says of a network beside its weights."
+    "Return what a file says about a network in addition to its weights."
     versions = {"versions": {"digitfast": __version__, "torch": version("torch")}}
-    return {"format": FORMAT, **{name: getattr(predictor, name) for name in NAMES}, "normalisation": NORMALISATION,
+    return {"format": FORMAT,
+            **{name: getattr(predictor, name) for name in SHARED_FIELDS},
+            "normalisation": NORMALISATION,
             "facts": {**versions, **predictor.facts}}
 
 
 def open_predictor(
-    path: str | Path,  # of a .safetensors from `save_predictor`, an .onnx from `digitfast export`, or a run folder
+    path: str | Path,  # of a .safetensors or .onnx, or of a run folder; or a `Run`
 ) -> Predictor:
-    """The network in a file that can hold no code.
+    """Return the network in a file that can hold no code.
 
-    Whatever the file says is checked. Raises: `RunNotFound`, `BadData`, `BadSetting` where onnxruntime is missing.
+    Everything that the file says is checked.
+    Raises: `RunNotFound`, `BadData`, `BadSetting` without onnxruntime.
     """
-    path = Path(getattr(path, "path", path))  # of a `Run` its folder
+    path = Path(getattr(path, "path", path))  # the folder of a `Run`
     if (path / MODEL).is_file():
         path = path / MODEL
     if path.suffix not in SUFFIXES or not path.is_file():
-        what = f"is a folder without {MODEL}" if path.is_dir() else "is no network" if path.exists() else "is not there"
-        raise RunNotFound(f"{path} {what}; it must be a run folder, or a {' or '.join(SUFFIXES)} of digitfast export")
+        if path.is_dir():
+            problem = f"is a folder without {MODEL}"
+        elif path.exists():
+            problem = "is not a network"
+        else:
+            problem = "does not exist"
+        raise RunNotFound(f"{path} {problem}; it must be a run folder, or a "
+                          f"{' or '.join(SUFFIXES)} from digitfast export")
     if path.suffix == ".onnx":
         network, header = read_onnx(path)
         header = check_header(header, path)
     else:
         weights, header = read_sealed(path)
         header = check_header(header, path)
-        from digitfast.inference.torch_network import rebuilt_network
-        network = rebuilt_network(weights, header["arch"], len(header["vocab"]), header["size"], path)
-    return Predictor(network, facts=header["facts"], **{name: header[name] for name in NAMES})
+        from digitfast.inference.torch_network import rebuild_network
+        n_out = len(header["vocab"])
+        network = rebuild_network(weights, header["arch"], n_out, header["size"], path)
+    shared = {name: header[name] for name in SHARED_FIELDS}
+    return Predictor(network=network, facts=header["facts"], **shared)
 
 
 @cache
-def _packed() -> Predictor:
+def _open_packed() -> Predictor:
     return open_predictor(PACKED_NETWORK)

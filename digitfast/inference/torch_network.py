@@ -1,5 +1,5 @@
-"""Networks that torch runs, as a `Predictor` asks them."""
-from collections.abc import Callable
+"""Run networks with torch, as a `Predictor` calls them."""
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -10,20 +10,21 @@ from digitfast.models.architectures import build_network
 
 
 class TorchNetwork:
-    "A network of torch's as a `Predictor` asks it: NumPy in, NumPy out."
+    "A torch network as a `Predictor` calls it: NumPy in, NumPy out."
 
     def __init__(
         self,
         model: nn.Module,  # `[n, 1, size, size]` floats in 0..1 to `[n, classes]` logits
-        before: Callable[[torch.Tensor], torch.Tensor] | None = None,  # what the images go through first
+        before: Callable[[torch.Tensor], torch.Tensor] | None = None,  # transform of the images
     ):
-        self.model, self.before = model.eval(), before
+        self.model = model.eval()
+        self.before = before
 
     def __call__(
         self,
         images: np.ndarray,  # float32 `[n, 1, size, size]`, 0 = paper to 1 = ink
     ) -> np.ndarray:  # float32 `[n, classes]`
-        "The logits."
+        "Return the logits."
         with torch.inference_mode():
             x = torch.from_numpy(images)
             if self.before:
@@ -31,41 +32,44 @@ class TorchNetwork:
             return self.model(x).float().cpu().numpy()
 
 
-def rebuilt_network(
+def rebuild_network(
     weights: dict[str, torch.Tensor],  # by name, as in the network's `state_dict`
     arch: str,  # name of the architecture
     n_out: int,  # classes
     size: int,  # side of the images, in pixels
-    path: object,  # of the file that the weights are from, for the message
+    path: object,  # of the file with the weights, for messages
 ) -> TorchNetwork:
-    """A network of that architecture with these weights.
+    """Return a network of that architecture with these weights.
 
-    Nothing is taken up in memory before names, shapes and types of the weights are those of the architecture.
+    It takes up no memory until names, shapes and types of the weights fit the architecture.
     Raises: `BadData`, which says which weights do not fit.
     """
     try:
-        model = _without_weights(arch, n_out, size)
+        model = _build_on_meta(arch, n_out, size)
     except (DigitError, AssertionError, RuntimeError, StopIteration, TypeError, ValueError) as e:
-        raise BadData(f"{path} holds a network that cannot be built, {arch} for images of {size} pixels ({e})") from e
-    wanted = model.state_dict()
-    for problem, names in (("lacks the weights", wanted.keys() - weights.keys()),
-                           ("has strange weights", weights.keys() - wanted.keys())):
+        raise BadData(f"{path} holds a network that cannot be built: "
+                      f"{arch} for images of {size} pixels ({e})") from e
+    expected = model.state_dict()
+    for problem, names in (("lacks the weights", expected.keys() - weights.keys()),
+                           ("has unknown weights", weights.keys() - expected.keys())):
         if names:
-            raise BadData(f"{path} {problem} {_some(names)}: they do not fit {arch} with {n_out} classes")
+            raise BadData(f"{path} {problem} {_some(names)}: "
+                          f"they do not fit {arch} with {n_out} classes")
     for name, weight in weights.items():
-        if (weight.shape, weight.dtype) != (wanted[name].shape, wanted[name].dtype):
-            raise BadData(f"{path} has weights that do not fit {arch}: {name} is {_kind(weight)} instead of "
-                          f"{_kind(wanted[name])}")
+        if (weight.shape, weight.dtype) != (expected[name].shape, expected[name].dtype):
+            raise BadData(f"{path} has weights that do not fit {arch}: "
+                          f"{name} is {_kind(weight)} instead of {_kind(expected[name])}")
         if not weight.isfinite().all():
-            raise BadData(f"{path} has weights that are no numbers: {name}; its training has diverged")
-    if any(buffer.is_meta for name, buffer in model.named_buffers() if name not in wanted):
+            raise BadData(f"{path} has weights that are not finite numbers: {name}; "
+                          "its training has diverged")
+    if any(buffer.is_meta for name, buffer in model.named_buffers() if name not in expected):
         model = build_network(arch, n_out, size)  # some of timm's compute what they do not save
     model.load_state_dict(weights, assign=True)
     return TorchNetwork(model)
 
 
-def _without_weights(arch: str, n_out: int, size: int) -> nn.Module:
-    "The network as names and shapes alone, where it can be built so."
+def _build_on_meta(arch: str, n_out: int, size: int) -> nn.Module:
+    "Return the network with names and shapes of its weights only, if it can be built that way."
     try:
         with torch.device("meta"):
             return build_network(arch, n_out, size)
@@ -73,9 +77,10 @@ def _without_weights(arch: str, n_out: int, size: int) -> nn.Module:
         return build_network(arch, n_out, size)
 
 
-def _some(names) -> str:
+def _some(names: Iterable[str]) -> str:
     names = sorted(names)
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def _kind(tensor: torch.Tensor) -> str:

@@ -1,4 +1,4 @@
-"""Networks that are written here."""
+"""The networks written for digitfast."""
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -7,7 +7,7 @@ from digitfast.errors import BadSetting
 
 
 def _layers(*sizes: int) -> list[nn.Module]:
-    "Linear layers of these sizes with a ReLU between each two, for flattened images."
+    "Return linear layers of these sizes with ReLUs between them, for flattened images."
     layers: list[nn.Module] = [nn.Flatten()]
     for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
         layers += [nn.Linear(n_in, n_out), nn.ReLU()]
@@ -18,7 +18,7 @@ def simple_net(
     n_in: int = 784,  # pixels of an image, over all channels
     n_out: int = 10,  # classes
 ) -> nn.Sequential:
-    """The article's simple net, 784-100-30-10 with ReLU, which gives logits.
+    """Return the article's simple net, 784-100-30-10 with ReLU, which gives logits.
 
     Shapes: `[batch, channels, height, width]` floats in 0..1 to `[batch, n_out]`.
     Source: "Introduction to Deep Learning and SGD", after chapter 4 of the fastai book.
@@ -30,7 +30,9 @@ def article_net(
     n_in: int = 784,  # pixels of an image, over all channels
     n_out: int = 10,  # classes
 ) -> nn.Sequential:
-    """The article's first network, 784-128-64-10 with ReLU, which gives log-probabilities (for `NLLLossFlat`).
+    """Return the article's first network, 784-128-64-10 with ReLU.
+
+    It gives log-probabilities, for `NLLLossFlat`.
 
     Shapes: `[batch, channels, height, width]` floats in 0..1 to `[batch, n_out]`.
     Source: "Introduction to Deep Learning and SGD", its PyTorch part.
@@ -43,15 +45,17 @@ def digit_net(
     n_out: int = 10,  # classes
     size: int = 28,  # side of the images, in pixels, 7 or more
 ) -> nn.Sequential:
-    """A small convolutional net (46,714 weights for MNIST) that learns digits in one short epoch; it gives logits.
+    """Return a small convolutional net that learns digits in one short epoch; it gives logits.
 
-    The first convolution has stride 2, so that all others work on a fifth of the pixels. The sizes were chosen on
-    held-out training images.
+    It has 46,714 weights for MNIST. The first convolution has stride 2, so that all others work on
+    a fifth of the pixels. The sizes were chosen on held-out training images.
 
-    Shapes: `[batch, n_in, size, size]` floats in 0..1 to `[batch, n_out]`. Raises: `BadSetting` for a smaller size.
+    Shapes: `[batch, n_in, size, size]` floats in 0..1 to `[batch, n_out]`.
+    Raises: `BadSetting` for a smaller size.
     """
     if size < 7:
-        raise BadSetting(f"size={size}: digitnet takes images of 7×7 pixels or more, such as size=28")
+        raise BadSetting(f"size must be at least 7 for digitnet (7×7 pixels), not {size}; "
+                         "try size=28")
     return nn.Sequential(
         *_block(n_in, 16, kernel_size=5, stride=2),
         *_block(16, 32, kernel_size=3, padding=1), nn.MaxPool2d(2),
@@ -64,14 +68,17 @@ def digit_net_deep(
     n_out: int = 10,  # classes
     size: int = 28,  # side of the images, in pixels, 13 or more
 ) -> nn.Sequential:
-    """Six convolutions (203,626 weights for MNIST), the first at full size: slower than `digit_net`, and better.
+    """Return a net of six convolutions, slower and more accurate than `digit_net`; it gives logits.
 
-    It is made for several epochs of changed images (`RandomAffine`) and a `WeightAverage`. It gives logits.
+    It has 203,626 weights for MNIST, and works at full size first. It is made for several epochs of
+    augmented images (`RandomAffine`) and a `WeightAverage`.
 
-    Shapes: `[batch, n_in, size, size]` floats in 0..1 to `[batch, n_out]`. Raises: `BadSetting` for a smaller size.
+    Shapes: `[batch, n_in, size, size]` floats in 0..1 to `[batch, n_out]`.
+    Raises: `BadSetting` for a smaller size.
     """
     if size < 13:
-        raise BadSetting(f"size={size}: digitnet_deep takes images of 13×13 pixels or more, such as size=28")
+        raise BadSetting(f"size must be at least 13 for digitnet_deep (13×13 pixels), not {size}; "
+                         "try size=28")
     return nn.Sequential(
         *_block(n_in, 32, kernel_size=3), *_block(32, 32, kernel_size=3),
         *_block(32, 32, kernel_size=5, stride=2, padding=2),
@@ -81,15 +88,16 @@ def digit_net_deep(
 
 
 def _block(channels_in: int, channels: int, **kwargs) -> list[nn.Module]:
-    "A convolution with batch norm and ReLU."
-    return [nn.Conv2d(channels_in, channels, bias=False, **kwargs), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
+    "Return a convolution with batch norm and ReLU."
+    return [nn.Conv2d(channels_in, channels, bias=False, **kwargs),
+            nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
 
 
 def with_no_digit(
     logits: torch.Tensor,  # `[n, classes]`, of a network that was trained with `NonDigits`
 ) -> torch.Tensor:  # `[n, classes + 1]`, the last one for "no digit"
-    """The logits of the classes and of "no digit", which is always 0: the others say what speaks for them against it.
+    """Return the logits with one more for "no digit", which is always 0.
 
-    A softmax does not change when all logits move together, so one of them can be fixed without loss.
+    A softmax does not change when all logits move together, so one can be fixed without loss.
     """
     return F.pad(logits, (0, 1))

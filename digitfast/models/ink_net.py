@@ -1,4 +1,4 @@
-"""The network that tells ink from paper, lines, shadows and desks: for each pixel how much of it is ink."""
+"""The network that tells ink from paper, lines, shadows and desks, pixel by pixel."""
 from functools import cache
 from pathlib import Path
 
@@ -10,24 +10,25 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from digitfast.files import PACKED
 
-INK_NET = PACKED / "ink.safetensors"
-WIDTHS = (16, 24, 32, 48, 64)  # channels of each level; each has half the resolution of the one before
-COARSEST = 2**len(WIDTHS)  # pixels of the picture to one of the last level
+WIDTHS = (16, 24, 32, 48, 64)  # channels per level, each at half the resolution of the previous
+COARSEST = 2**len(WIDTHS)  # side, in pixels of the picture, of one pixel of the last level
 
 
 class InkNet(nn.Module):
-    """A small U-Net (Ronneberger, Fischer and Brox, 2015) whose first level has half the picture's resolution.
+    """A small U-Net, whose first level has half the picture's resolution.
 
     Shapes: `[n, 1, h, w]` floats from `as_input`, sides multiples of 32, to logits `[n, 1, h, w]`.
+    Source: Ronneberger, Fischer and Brox, "U-Net" (2015).
     """
 
     def __init__(self):
         super().__init__()
-        before = (1, *WIDTHS)
+        inputs = (1, *WIDTHS)
         self.down = nn.ModuleList(
             nn.Sequential(*_block(a, b, 5 if a == 1 else 3, stride=2), *_block(b, b, 3))
-            for a, b in zip(before, WIDTHS, strict=False))
-        self.narrow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(WIDTHS, WIDTHS[1:], strict=False))
+            for a, b in zip(inputs, WIDTHS, strict=False))
+        self.narrow = nn.ModuleList(
+            nn.Conv2d(b, a, 1) for a, b in zip(WIDTHS, WIDTHS[1:], strict=False))
         self.up = nn.ModuleList(nn.Sequential(*_block(a, a, 3)) for a in WIDTHS[:-1])
         self.head = nn.Sequential(nn.Conv2d(WIDTHS[0], 4, 3, padding=1), nn.PixelShuffle(2))
 
@@ -36,19 +37,20 @@ class InkNet(nn.Module):
         for down in self.down:
             x = down(x)
             levels.append(x)
-        for narrow, up, beside in zip(reversed(self.narrow), reversed(self.up), reversed(levels[:-1]), strict=True):
-            x = up(F.interpolate(narrow(x), scale_factor=2.0) + beside)
+        skips = reversed(levels[:-1])
+        for narrow, up, skip in zip(reversed(self.narrow), reversed(self.up), skips, strict=True):
+            x = up(F.interpolate(narrow(x), scale_factor=2.0) + skip)
         return self.head(x)
 
 
 def _block(channels_in: int, channels: int, kernel_size: int, stride: int = 1) -> list[nn.Module]:
-    "A convolution with batch norm and ReLU that keeps the size, but for its stride."
+    "Return a convolution with batch norm and ReLU that keeps the size, except for its stride."
     return [nn.Conv2d(channels_in, channels, kernel_size, stride, kernel_size // 2, bias=False),
             nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
 
 
-def _without_batch_norm(layers: nn.Sequential) -> nn.Sequential:
-    "`layers` with each batch norm taken into the convolution before it: the same answers from fewer passes."
+def _fuse_batch_norm(layers: nn.Sequential) -> nn.Sequential:
+    "Return `layers` with each batch norm fused into the convolution before it, which is faster."
     merged: list[nn.Module] = []
     for layer in layers:
         if isinstance(layer, nn.BatchNorm2d):
@@ -61,22 +63,22 @@ def _without_batch_norm(layers: nn.Sequential) -> nn.Sequential:
 def as_input(
     grey: torch.Tensor,  # uint8 `[n, h, w]`, ink darker than paper
 ) -> torch.Tensor:  # float32 `[n, 1, h, w]`
-    "Logarithms of the brightness, against the picture's mean: light that falls off then adds instead of multiplying."
+    """Return the logarithm of the brightness, less the picture's mean.
+
+    Uneven light then adds instead of multiplying.
+    """
     levels = torch.log(grey.float().unsqueeze(1) + 10)
     return levels - levels.mean((2, 3), keepdim=True)
 
 
 class InkChances(nn.Module):
-    """An `InkNet` with what comes before and after it.
+    """An `InkNet` with its preprocessing and its sigmoid.
 
-    Shapes: uint8 `[n, h, w]`, ink darker than paper, sides multiples of 32, to floats `[n, h, w]`: the part of each
-    pixel that is ink, 0..1.
+    Shapes: uint8 `[n, h, w]`, ink darker than paper, sides multiples of 32, to floats `[n, h, w]`:
+    the part of each pixel that is ink, 0..1.
     """
 
-    def __init__(
-        self,
-        net: InkNet,
-    ):
+    def __init__(self, net: InkNet):
         super().__init__()
         self.net = net.eval()
 
@@ -87,11 +89,13 @@ class InkChances(nn.Module):
 
 @cache
 def open_ink_net(
-    path: Path = INK_NET,  # of a .safetensors from tools/ink/train.py
+    path: Path = PACKED / "ink.safetensors",  # from tools/ink/train.py; the default is bundled
 ) -> InkChances:
-    "The network with those weights; as a rule the one that comes with digitfast."
+    "Return the network with these weights."
     net = InkNet()
-    net.load_state_dict({name: weight.float() for name, weight in load_file(path).items()}, strict=False)
+    weights = {name: weight.float() for name, weight in load_file(path).items()}
+    net.load_state_dict(weights, strict=False)
     net.eval()
-    net.down, net.up = (nn.ModuleList(map(_without_batch_norm, level)) for level in (net.down, net.up))
+    net.down = nn.ModuleList(map(_fuse_batch_norm, net.down))
+    net.up = nn.ModuleList(map(_fuse_batch_norm, net.up))
     return InkChances(net.to(memory_format=torch.channels_last))
