@@ -16,10 +16,10 @@ from fastai.callback.core import Callback
 
 from digitfast import BadSetting, RunNotFound, find_run, list_runs, resume_run, train_run
 from digitfast.errors import BadData
+from digitfast.files import read_sealed, write_sealed
 from digitfast.runs import checkpoints
 from digitfast.runs import run as runs
 from digitfast.runs.checkpoints import BEST
-from digitfast.sealed import read_sealed, write_sealed
 from digitfast.training import train as training
 
 KILLS = int(os.environ.get("DIGITFAST_KILLS", 20))  # in the test with random moments
@@ -153,7 +153,7 @@ def test_damaged_checkpoints_are_reported_and_the_previous_one_is_used(
     with pytest.warns(UserWarning, match=f"{last} is damaged.*the previous one is used"):
         assert checkpoints._last_good(folder)["batch"] == int(before.stem[-6:])
     before.write_bytes(b"")
-    with pytest.warns(UserWarning, match=f"{before} is no file that digitfast sealed"):
+    with pytest.warns(UserWarning, match=f"{before} is not a file that digitfast sealed"):
         state = checkpoints._last_good(folder)
     assert (state["epoch"], state["batch"]) == (1, 0)  # the best one
     (folder / BEST).write_bytes(pickle.dumps(Payload(tmp_path / "code has run")))

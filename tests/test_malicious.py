@@ -20,8 +20,8 @@ from PIL import Image
 
 from digitfast import DigitError, find_run, open_learner, open_predictor
 from digitfast.data.pixel_cache import cache_file, load_pixels
+from digitfast.files import BLANK, read_sealed, write_sealed, write_with_checksum
 from digitfast.inference.onnx_network import EXTERNAL, SEAL
-from digitfast.sealed import BLANK, read_sealed, write_sealed, write_with_checksum
 
 PYTHON = sys.executable
 

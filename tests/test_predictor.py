@@ -10,6 +10,7 @@ from PIL import Image
 
 from digitfast import train_run
 from digitfast.errors import BadData, BadImage, BadSetting, RunNotFound
+from digitfast.files import read_sealed, write_sealed
 from digitfast.inference.predictor import (
     PACKED_NETWORK,
     Predictor,
@@ -21,7 +22,6 @@ from digitfast.inference.predictor import (
 from digitfast.inference.torch_network import TorchNetwork
 from digitfast.models.architectures import build_network
 from digitfast.models.digit_nets import simple_net
-from digitfast.sealed import read_sealed, write_sealed
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 28, 28), dtype=np.uint8)
 

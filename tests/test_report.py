@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from digitfast import BadData, DataNotFound, evaluate_learner, find_run, train_run
+from digitfast.files import read_sealed, write_sealed
 from digitfast.report import gather as report
 from digitfast.report.gather import gather_evidence
-from digitfast.sealed import read_sealed, write_sealed
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from digitfast.errors import BadData, BadSetting
+from digitfast.files import BLANK, write_with_checksum
 from digitfast.inference.onnx_network import (
     EXTERNAL,
     IMAGES,
@@ -19,7 +20,6 @@ from digitfast.inference.onnx_network import (
     open_session,
 )
 from digitfast.inference.predictor import Predictor, check_plain, header_of
-from digitfast.sealed import BLANK, write_with_checksum
 
 TRIED = 1000  # images on which an exported network is compared with torch
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from digitfast.errors import BadData, BadSetting
-from digitfast.sealed import check_checksum
+from digitfast.files import check_checksum
 
 #: Where protobuf keeps the checksum: an entry of the model's `metadata_props`.
 SEAL = re.compile(rb"\n\x06sha256\x12\x40([0-9a-f]{64})")

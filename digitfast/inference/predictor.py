@@ -13,11 +13,10 @@ from PIL import Image
 from digitfast import __version__
 from digitfast.data.mnist_form import SIDE
 from digitfast.errors import BadData, BadImage, BadSetting, RunNotFound
-from digitfast.files import PACKED
+from digitfast.files import PACKED, read_sealed, write_sealed
 from digitfast.inference.calibration import probabilities
 from digitfast.inference.header import FACTS, FORMAT, NORMALISATION, check_header
 from digitfast.inference.onnx_network import read_onnx
-from digitfast.sealed import read_sealed, write_sealed
 
 PACKED_NETWORK = PACKED / "digitnet.safetensors"
 MODEL = "model.safetensors"  # the network in a run folder

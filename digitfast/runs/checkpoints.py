@@ -16,8 +16,7 @@ from fastai.callback.core import Callback, CancelEpochException
 from fastai.learner import Learner
 
 from digitfast.errors import BadData, BadSetting
-from digitfast.files import whole_file
-from digitfast.sealed import read_sealed, write_sealed
+from digitfast.files import read_sealed, whole_file, write_sealed
 from digitfast.training.cuda_graphs import BESIDE
 from digitfast.training.lean import LeanLearner
 from digitfast.training.processes import (

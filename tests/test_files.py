@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from digitfast.errors import BadData
-from digitfast.sealed import read_sealed, write_sealed
+from digitfast.files import read_sealed, write_sealed
 
 TENSORS = {"weight": torch.arange(12.0).view(3, 4).T, "steps": torch.tensor(3),
            "state": torch.tensor([1, 255]).byte(), "half": torch.ones(2, dtype=torch.bfloat16)}
