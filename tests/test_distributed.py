@@ -265,7 +265,7 @@ def test_only_the_first_process_prints(trained_by_two):
     epochs = [int(line.split()[0]) for line in lines if re.match(r" *\d+  ", line)]
     # the fourth run stops after its epoch 0, and is resumed
     assert epochs == [0, 1, 2, 0, 1, *range(10), 0, 1, 2, 0, 1]
-    assert lines.count("going on at epoch 1, batch 2") == 1
+    assert lines.count("resuming at epoch 1, batch 2") == 1
 
 
 def test_a_mistake_is_reported_once(tmp_path):
@@ -274,8 +274,9 @@ def test_a_mistake_is_reported_once(tmp_path):
     errors = [line for line in lines if line.startswith("digitfast: ")]
     assert done.returncode == 0 and done.stdout == "" and len(errors) == len(MISTAKES), done.stderr
     assert "not -1.0" in errors[0] and "try bs=32 or 34" in errors[1]
-    assert "'nowhere' is no folder" in errors[2]
-    assert "no run 'nothing'" in errors[3] and "start it alone: digitfast evaluate" in errors[4]
+    assert "'nowhere' is not a folder" in errors[2]
+    assert "no unfinished run named 'nothing'" in errors[3]
+    assert "start it alone: digitfast evaluate" in errors[4]
     assert "No such option" in errors[5] and not list(tmp_path.rglob("*"))
 
 
@@ -291,6 +292,6 @@ def test_one_that_is_killed_ends_all_and_the_run_goes_on(digits, folder, trained
     assert code == 1 and err.count("\n") == 1
     assert "began with 2 processes, and there are 1 now" in err
     done = launch(*command.split(), by=ACCELERATE)
-    assert done.returncode == 0 and "going on at epoch 1, batch 2" in done.stdout, done.stderr
+    assert done.returncode == 0 and "resuming at epoch 1, batch 2" in done.stdout, done.stderr
     for name, tensor in weights(find_run("whole", folder)).items():
         assert torch.equal(tensor, weights(find_run("killed", folder))[name]), name

@@ -136,7 +136,7 @@ def test_weights_that_are_no_numbers_have_nothing_to_report(made):
     weights, header = read_sealed(run.path / "model.safetensors")
     no_numbers = {key: value * float("nan") for key, value in weights.items()}
     write_sealed(run.path / "model.safetensors", no_numbers, header)
-    with pytest.raises(BadData, match="no numbers: .*; its training has diverged"):
+    with pytest.raises(BadData, match="not finite numbers: .*; its training has diverged"):
         gather_evidence(run)
 
 

@@ -1,4 +1,4 @@
-"The site of docs/ and nbs/ builds without a warning, its links work, and it asks no other host."
+"""The site of docs/ and nbs/ builds without a warning, links right, and asks no other host."""
 import re
 import subprocess
 import sys
@@ -19,7 +19,7 @@ PAGES = ("index.html", "reading.html", "api.html", "nbs/00_quickstart.html",
 
 
 class Page(HTMLParser):
-    "The links of a page, what it loads, and the anchors that it has."
+    "The links, loaded files and anchors of a page."
 
     def __init__(self, file: Path):
         super().__init__()
@@ -39,7 +39,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
-    "The folder of the built site; a warning fails the build."
+    "Return the folder of the built site; a warning fails the build."
     folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder],
@@ -82,7 +82,7 @@ def test_links_resolve(pages):
             target = target / "index.html" if target.is_dir() else target
             anchor = unquote(address.fragment)
             known = pages[target].anchors if target in pages else set()
-            if not target.is_file() or anchor and target in pages and anchor not in known:
+            if not target.is_file() or (anchor and target in pages and anchor not in known):
                 broken.append(f"{file.name}: {link}")
     assert broken == []
 
@@ -93,7 +93,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def address(site):
-    "The address of the site on this computer."
+    "Serve the site on this computer, and yield its address."
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=site)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
@@ -115,9 +115,11 @@ def browser():
 
 @pytest.fixture
 def page(browser, address):
-    "A new page, which has asked no other host and has nothing in its console when the test is over."
+    "Yield a new page; after the test it must have asked no other host and logged nothing."
     context = browser.new_context(viewport={"width": 1200, "height": 800})
-    page, asked, console = context.new_page(), [], []
+    page = context.new_page()
+    asked: list[str] = []  # addresses
+    console: list[str] = []
     context.on("request", lambda request: asked.append(request.url))
     page.on("console", lambda message: console.append(message.text))
     page.on("pageerror", lambda error: console.append(str(error)))
@@ -125,7 +127,8 @@ def page(browser, address):
     page.set_default_timeout(20_000)
     yield page
     assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
-    assert asked and console == []
+    assert asked
+    assert console == []
     context.close()
 
 

@@ -1,5 +1,7 @@
+"""`train_learner`: its output, schedules, precisions and callbacks."""
 import math
 import re
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -29,7 +31,7 @@ def learn(digits):
     return simple_learner(digit_dls(digits, bs=32, device="cpu"))
 
 
-def test_one_clean_line_an_epoch(learn, capsys):
+def test_one_clean_line_per_epoch(learn, capsys):
     train_learner(learn, 3, 0.01)
     out, err = capsys.readouterr()
     lines = out.splitlines()
@@ -43,18 +45,16 @@ def test_one_clean_line_an_epoch(learn, capsys):
 
 
 def test_the_learner_is_as_before(learn, capsys):
+    class Fails(Callback):
+        def after_batch(self): 1 / 0  # noqa: B018
     logger = learn.logger
     with pytest.raises(ZeroDivisionError):
-        from fastai.callback.core import Callback
-
-        class Fails(Callback):
-            def after_batch(self): 1 / 0  # noqa: B018
         train_learner(learn, 1, 0.01, cbs=Fails())
-    assert learn.logger == logger and hasattr(learn, "progress")
+    assert learn.logger == logger
+    assert hasattr(learn, "progress")
 
 
 def test_bars_on_a_terminal(learn, capsys, monkeypatch):
-    import sys
     monkeypatch.setattr(type(sys.stdout), "isatty", lambda self: True, raising=False)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("FORCE_COLOR", "1")
@@ -73,7 +73,8 @@ def test_a_closed_pipe_does_not_end_the_training(learn, capsys, monkeypatch):
             raise BrokenPipeError
     monkeypatch.setattr(builtins, "print", closed)
     train_learner(learn, 3, 0.01)
-    assert len(learn.recorder.values) == 3 and len(lines) == 2
+    assert len(learn.recorder.values) == 3
+    assert len(lines) == 2
 
 
 def test_schedules(learn, capsys):
@@ -85,7 +86,7 @@ def test_schedules(learn, capsys):
 
 
 @pytest.mark.parametrize("precision, dtype", [("fp32", torch.float32), ("bf16", torch.bfloat16)])
-def test_precision_of_training_alone(digits, tmp_path, precision, dtype):
+def test_precision_applies_to_training_only(digits, tmp_path, precision, dtype):
     "The learner is unchanged after training."
     learn = digit_learner(digit_dls(digits, bs=32, device="cpu"), "digitnet")
     seen = set()
@@ -170,7 +171,7 @@ def test_precisions_on_a_gpu(digits, arch, precision):
 
 
 def test_the_best_epoch_is_kept_as_it_was_validated(digits, tmp_path):
-    "With fastai's own callback, which saves after validation and loads at the end."
+    "fastai's own callback saves the weights after validation and loads them at the end."
     learn = digit_learner(digit_dls(digits, bs=64, device="cpu"), "digitnet", path=tmp_path)
     save = SaveModelCallback(monitor="valid_loss")
     train_learner(learn, 3, 0.02, cbs=[WeightAverage(0.5), save])
@@ -181,7 +182,7 @@ def test_the_best_epoch_is_kept_as_it_was_validated(digits, tmp_path):
 
 @pytest.mark.parametrize("arch", ["digitnet", "article"])  # logits, log-probabilities
 def test_label_smoothing_is_torchs(digits, arch):
-    "Training is on torch's own smoothed loss; the plain one is shown."
+    "Training uses torch's own smoothed loss, and shows the plain one."
     learn = digit_learner(digit_dls(digits, bs=64, device="cpu"), arch)
     plain = torch.nn.CrossEntropyLoss()
     smoothed = torch.nn.CrossEntropyLoss(label_smoothing=0.3)
@@ -204,7 +205,7 @@ def test_label_smoothing_is_torchs(digits, arch):
     ({"schedule": "one-cycle"}, UnknownName),
     ({"precision": "bf6"}, UnknownName),
     ({"precision": "fp16"}, BadSetting)])
-def test_mistakes(learn, kwargs, error):
+def test_wrong_arguments(learn, kwargs, error):
     with pytest.raises(error):
         train_learner(learn, **kwargs)
 
@@ -253,8 +254,8 @@ def test_history_has_what_the_recorder_logs(digits, tmp_path):
     assert [line.split(",") for line in file.read_text().splitlines()] == lines
 
 
-@pytest.mark.parametrize(("allowed", "set_"), [(True, [-3, -1]), (False, [-3])])
-def test_memory_is_kept_only_where_the_c_library_takes_both_settings(monkeypatch, allowed, set_):
+@pytest.mark.parametrize(("allowed", "settings"), [(True, [-3, -1]), (False, [-3])])
+def test_memory_is_kept_only_if_the_c_library_takes_both_settings(monkeypatch, allowed, settings):
     "If the C library refuses the first setting, it still adapts both."
     found = []
 
@@ -263,14 +264,15 @@ def test_memory_is_kept_only_where_the_c_library_takes_both_settings(monkeypatch
         return int(allowed)
     monkeypatch.setattr(training.ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=mallopt))
     training.keep_freed_memory()
-    assert found == set_
+    assert found == settings
     assert training.LARGEST_KEPT <= 2**25  # the most that glibc accepts before 2.35
 
 
 @pytest.mark.parametrize("images", [
     torch.rand(5, 28, 28), torch.zeros(5, 1, 28, 28, dtype=torch.uint8),
-    torch.zeros(0, 28, 28, dtype=torch.uint8), [[1, 2]]], ids=["floats", "channels", "none", "lists"])
-def test_images_of_non_digits(images):
+    torch.zeros(0, 28, 28, dtype=torch.uint8), [[1, 2]]],
+    ids=["floats", "channels", "none", "lists"])
+def test_images_of_non_digits_must_be_uint8_without_channels(images):
     with pytest.raises(BadSetting, match=r"must be a tensor of uint8 \[n, h, w\]"):
         NonDigits(images)
 

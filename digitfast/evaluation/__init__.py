@@ -1,1 +1,1 @@
-"""How good a network is."""
+"""How accurate a network is."""

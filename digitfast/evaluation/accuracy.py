@@ -1,4 +1,4 @@
-"""How good the answers to labelled images are: accuracy and its uncertainty, and which classes are confused."""
+"""Measure answers to labelled images: accuracy, its uncertainty, and confused classes."""
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -6,20 +6,20 @@ import numpy as np
 
 
 class SureAnswers(NamedTuple):
-    "Parts of all images, 0..1, which add up to 1."
+    "Shares of all images, 0..1, which add up to 1."
     right: float  # right and sure
     wrong: float  # wrong and sure
     refused: float  # "unsure", "no digit", or nothing found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
-    "Results of a network on `n` labelled images."
+    "The results of a network on `n` labelled images."
     vocab: list[str]  # the classes, in the order of `confusion`
     confusion: np.ndarray  # counts `[actual, predicted]`
-    loss: float  # mean loss of an image
-    not_found: tuple[int, ...] = ()  # images of each class in which no digit was found; empty where that cannot be
-    sure: SureAnswers | None = None  # where answers can be refused
+    loss: float  # mean loss per image
+    not_found: tuple[int, ...] = ()  # per class, images in which no digit was found; () if unknown
+    sure: SureAnswers | None = None  # None if the network cannot refuse to answer
 
     @property
     def n(self) -> int:
@@ -27,12 +27,12 @@ class Evidence:
 
     @property
     def right(self) -> int:
-        "Images whose likeliest class is the right one, however likely it is."
+        "The number of images whose likeliest class is the right one, however likely it is."
         return int(np.trace(self.confusion))
 
     @property
     def accuracy(self) -> float:
-        "Part of the images that are right, 0..1."
+        "The share of the images that are right, 0..1."
         return self.right / self.n
 
     @property
@@ -41,7 +41,7 @@ class Evidence:
         return accuracy_interval(self.right, self.n)
 
     def most_confused(self, k: int = 5) -> list[tuple[str, str, int]]:
-        "The `k` most frequent mistakes as (actual, predicted, count)."
+        "Return the `k` most frequent mistakes as (actual, predicted, count)."
         wrong = self.confusion - np.diag(np.diag(self.confusion))
         order = np.argsort(-wrong, axis=None, kind="stable")[:k]
         pairs = [np.unravel_index(i, wrong.shape) for i in order]
@@ -49,44 +49,61 @@ class Evidence:
 
 
 def accuracy_interval(
-    correct: int,  # images that were right
-    n: int,  # images in all
+    correct: int,  # number of images that were right
+    n: int,  # number of images
 ) -> tuple[float, float]:  # lower and upper end, 0..1
-    "The 95 % interval of an accuracy measured on `n` images (Wilson's score interval)."
-    from scipy.stats import binomtest  # here, as its import takes longer than an answer of a network
+    "Return the 95 % interval of an accuracy measured on `n` images (Wilson's score interval)."
+    from scipy.stats import binomtest  # slower to import than a prediction takes
     low, high = binomtest(correct, n).proportion_ci(0.95, method="wilson")
     return float(low), float(high)
 
 
+def count_confusion(
+    actual: np.ndarray,  # int `[n]`: indices of the classes
+    predicted: np.ndarray,  # int `[n]`: indices of the classes
+    n_classes: int,
+) -> np.ndarray:  # int `[n_classes, n_classes]`
+    "Return the confusion matrix, the number of images per actual and predicted class."
+    confusion = np.zeros((n_classes, n_classes), dtype=int)
+    np.add.at(confusion, (actual, predicted), 1)
+    return confusion
+
+
 def evidence_of(
-    chances: np.ndarray,  # float `[n, classes + 1]`, the last one of "no digit"; 0 for all classes: nothing was found
+    chances: np.ndarray,  # float `[n, classes + 1]`, "no digit" last; all classes 0: nothing found
     labels: np.ndarray,  # int `[n]`: indices of the classes
     vocab: list[str],  # the classes
     threshold: float,  # least probability of a sure answer
 ) -> Evidence:
-    "The results of a network that gave these probabilities."
-    found, guesses = is_found(chances), chances[:, :-1].argmax(1)
-    confusion = np.zeros((len(vocab), len(vocab)), dtype=int)
-    np.add.at(confusion, (labels[found], guesses[found]), 1)
+    "Return the results of a network that gave these probabilities."
+    found = is_found(chances)
+    guesses = chances[:, :-1].argmax(1)
     of_label = chances[np.arange(len(labels)), labels]
-    return Evidence(vocab, confusion, float(-np.log(of_label.clip(1e-12)).mean()),
-                    tuple(np.bincount(labels[~found], minlength=len(vocab)).tolist()),
-                    sure_answers(chances, labels, threshold))
+    not_found = np.bincount(labels[~found], minlength=len(vocab))
+    return Evidence(
+        vocab=vocab,
+        confusion=count_confusion(labels[found], guesses[found], len(vocab)),
+        loss=float(-np.log(of_label.clip(1e-12)).mean()),
+        not_found=tuple(not_found.tolist()),
+        sure=sure_answers(chances, labels, threshold))
 
 
 def sure_answers(
     chances: np.ndarray,  # as for `evidence_of`
-    labels: np.ndarray,
-    threshold: float,
+    labels: np.ndarray,  # int `[n]`: indices of the classes
+    threshold: float,  # least probability of a sure answer
 ) -> SureAnswers:
-    "How many images are answered for sure, rightly and wrongly, as `digitfast predict` answers."
-    sure = (chances[:, :-1].max(1) >= threshold) & (chances[:, -1] < chances[:, :-1].max(1))
-    right = chances[:, :-1].argmax(1) == labels
-    return SureAnswers(float((sure & right).mean()), float((sure & ~right).mean()), float((~sure).mean()))
+    "Return the shares of images that `digitfast predict` gets right, gets wrong, and refuses."
+    classes = chances[:, :-1]
+    likeliest = classes.max(1)
+    sure = (likeliest >= threshold) & (chances[:, -1] < likeliest)
+    right = classes.argmax(1) == labels
+    return SureAnswers(right=float((sure & right).mean()), wrong=float((sure & ~right).mean()),
+                       refused=float((~sure).mean()))
 
 
 def is_found(
     chances: np.ndarray,  # as for `evidence_of`
 ) -> np.ndarray:  # bool `[n]`
-    "In which images there is anything that may be a digit."
+    "Return for each image whether it has anything that may be a digit."
     return chances[:, :-1].max(1) > 0

@@ -1,4 +1,4 @@
-"""Which labels are most likely wrong: what networks say of images that they have not seen, against the labels."""
+"""Find labels that are most likely wrong, by networks that have not seen the images."""
 import fastai.callback.progress
 import fastai.callback.schedule  # noqa: F401 - they give Learner no_bar and fit_one_cycle
 import numpy as np
@@ -16,50 +16,52 @@ from digitfast.training.optimizers import FusedAdam
 from digitfast.training.precision import choose_precision, training_arithmetic
 from digitfast.training.train import LEAST_STEPS
 
-LARGEST_BATCH = 128
-
 
 def confident_label_errors(
-    chances: np.ndarray,  # `[n, classes]`, probabilities from networks that have not seen the images in training
+    chances: np.ndarray,  # `[n, classes]`, probabilities from networks not trained on the images
     labels: np.ndarray,  # int `[n]`
-) -> np.ndarray:  # int, the images whose labels are doubtful, the most doubtful first
-    """The images that are confidently of another class than their label's, and likelier of it too.
+) -> np.ndarray:  # int, indices of the images with doubtful labels, the most doubtful first
+    """Return the images that are confidently, and more likely, of another class than their label.
 
-    A network is confident of a class where its probability is at least the mean that it has on images of that label:
-    a class of which it is seldom sure needs less. Ranked by how much likelier the likeliest other class is.
+    A network is confident of a class if it finds it at least as likely as it does on average for
+    images of that label, so a class that it is seldom sure of needs less. The images are ranked by
+    how much likelier the likeliest other class is.
     Source: Northcutt et al., "Confident Learning: Estimating Uncertainty in Dataset Labels" (2021).
     """
-    every, classes = np.arange(len(labels)), chances.shape[1]
-    of_label = chances[every, labels]
+    rounding = 1e-6  # a probability may be this much lower than it should be
+    classes = chances.shape[1]
+    of_label = chances[np.arange(len(labels)), labels]
     counts = np.bincount(labels, minlength=classes)
-    usual = np.where(counts, np.bincount(labels, of_label, minlength=classes) / np.maximum(counts, 1), np.inf)
-    confident = np.where(chances >= usual - 1e-6, chances, -1)  # less what rounding may take
+    means = np.bincount(labels, of_label, minlength=classes) / np.maximum(counts, 1)
+    least = np.where(counts, means, np.inf)  # nobody is confident of a class without images
+    confident = np.where(chances >= least - rounding, chances, -1)
     margins = label_margins(chances, labels)
-    doubtful = (confident.max(axis=1) > -1) & (confident.argmax(axis=1) != labels) & (margins < 0)
+    of_another_class = (confident.max(axis=1) > -1) & (confident.argmax(axis=1) != labels)
+    doubtful = of_another_class & (margins < 0)
     return np.flatnonzero(doubtful)[np.argsort(margins[doubtful], kind="stable")]
 
 
 def label_margins(
     chances: np.ndarray,  # `[n, classes]`
     labels: np.ndarray,  # int `[n]`
-) -> np.ndarray:  # float `[n]`
-    "How much likelier each label is than the likeliest other class: below 0 where the networks contradict it."
-    every = np.arange(len(labels))
+) -> np.ndarray:  # float `[n]`, below 0 where the networks contradict the label
+    "Return how much likelier each label is than the likeliest other class."
+    rows = np.arange(len(labels))
     others = chances.copy()
-    others[every, labels] = -1
-    return chances[every, labels] - others.max(axis=1)
+    others[rows, labels] = -1
+    return chances[rows, labels] - others.max(axis=1)
 
 
 def cross_validated_chances(
-    dl: ResidentDL,  # of labelled images
+    dl: ResidentDL,  # of labelled images, at least two per class
     others: ResidentDL,  # of images of the same classes
     folds: int = 5,
-    seed: int = 0,  # of the parts, the weights and the order
-) -> tuple[np.ndarray, np.ndarray]:  # float64 `[n, classes]` for the images of each loader, in their datasets' order
-    """Probabilities from networks (`digitnet`) that have not seen the images: for every image of `dl` those of one that
-    was trained without it and the rest of its fold, for `others` the mean of all.
+    seed: int = 0,  # of the folds, the weights and the order
+) -> tuple[np.ndarray, np.ndarray]:  # float64 `[n, classes]` per loader, in its dataset's order
+    """Return probabilities from networks (`digitnet`) that have not seen the images.
 
-    Each fold has its share of every class; a class wants two images at least.
+    Each image of `dl` is answered by the network trained without its fold; every fold has its share
+    of every class. The images of `others` get the mean of all networks.
     """
     labels = dl.labels.cpu()
     chances = torch.zeros(len(labels), dl.c, dtype=torch.float64)
@@ -71,21 +73,29 @@ def cross_validated_chances(
             fold[rows[torch.randperm(len(rows))]] = torch.arange(len(rows)) % folds
         folds = int(fold.max()) + 1
         for k in range(folds):
-            learn = _trained(_part(dl, fold != k, shuffle=True, drop_last=True), dl.c)
-            chances[fold == k] = _answers(learn, _part(dl, fold == k))
-            of_others += _answers(learn, others) / folds
+            learn = _train_network(_subset(dl, fold != k, shuffle=True, drop_last=True), dl.c)
+            chances[fold == k] = _probabilities(learn, _subset(dl, fold == k))
+            of_others += _probabilities(learn, others) / folds
     return chances.numpy(), of_others.numpy()
 
 
-def _trained(dl: ResidentDL, classes: int) -> LeanLearner:
-    "A network that has learned the images of `dl`."
-    dl.bs = max(2, min(LARGEST_BATCH, dl.n // 8))
-    net = digit_net(1, classes, dl.pixels.shape[-1])
-    learn = LeanLearner(DataLoaders(dl, dl), net, PlainCrossEntropyLoss(), FusedAdam, cbs=ChannelsLastImages())
+def _train_network(
+    dl: ResidentDL,
+    n_classes: int,
+    lr: float = 0.015,
+    max_bs: int = 128,
+) -> LeanLearner:
+    "Return a network trained on the images of `dl`; sets the batch size of `dl`."
+    dl.bs = max(2, min(max_bs, dl.n // 8))
+    net = digit_net(1, n_classes, dl.pixels.shape[-1])
+    learn = LeanLearner(DataLoaders(dl, dl), net, PlainCrossEntropyLoss(), FusedAdam,
+                        cbs=ChannelsLastImages())
     precision = choose_precision("auto", net, dl.device)
-    with (learn.no_bar(), learn.no_logging(),
-          training_arithmetic(net, dl.device, "fp32" if precision == "fp16" else precision)):
-        learn.fit_one_cycle(-(-LEAST_STEPS // len(dl)), 0.015, cbs=_NoValidation())
+    if precision == "fp16":
+        precision = "fp32"  # fp16 would need loss scaling
+    epochs = -(-LEAST_STEPS // len(dl))  # rounded up
+    with learn.no_bar(), learn.no_logging(), training_arithmetic(net, dl.device, precision):
+        learn.fit_one_cycle(epochs, lr, cbs=_NoValidation())
     return learn
 
 
@@ -93,14 +103,20 @@ class _NoValidation(Callback):
     def before_validate(self): raise CancelValidException
 
 
-def _answers(learn: LeanLearner, dl: ResidentDL) -> torch.Tensor:
+def _probabilities(learn: LeanLearner, dl: ResidentDL) -> torch.Tensor:
+    "Return the softmax of the network's logits in float64, `[n, classes]`."
     with learn.no_bar():
         return learn.get_preds(dl=dl, act=noop)[0].double().softmax(dim=1)
 
 
-def _part(dl: ResidentDL, rows: torch.Tensor, shuffle: bool = False, drop_last: bool = False) -> ResidentDL:
-    "A loader of some of the images of `dl`, by a mask."
-    rows = rows.to(dl.pixels.device)
-    labels = dl.labels[rows]
-    return dl.new(range(len(labels)), ResidentDL, pixels=dl.pixels[rows], labels=labels, shuffle=shuffle,
-                  drop_last=drop_last)
+def _subset(
+    dl: ResidentDL,
+    mask: torch.Tensor,  # bool `[n]`: which images of `dl` to take
+    shuffle: bool = False,
+    drop_last: bool = False,
+) -> ResidentDL:
+    "Return a loader of some of the images of `dl`."
+    mask = mask.to(dl.pixels.device)
+    labels = dl.labels[mask]
+    return dl.new(range(len(labels)), ResidentDL, pixels=dl.pixels[mask], labels=labels,
+                  shuffle=shuffle, drop_last=drop_last)
