@@ -117,3 +117,17 @@ def draw_page(tmp_path_factory):
             server.send_signal(signal.SIGINT)
             code = server.wait(30)
     assert (code, errors.read_text()) == (0, "")
+
+
+@pytest.fixture
+def fitted(run_cli, digits) -> str:
+    "Train the simple net as runs/simple with `digitfast fit`, and return what it printed."
+    code, out, err = run_cli("fit", "--arch", "simple", "--source", digits, "--bs", 32,
+                             "--epochs", 15)
+    assert code == 0, err
+    return out
+
+
+def is_one_line(err: str) -> bool:
+    "Return whether `err` is one error message of the command line."
+    return err.startswith("digitfast: ") and err.count("\n") == 1 and "Traceback" not in err

@@ -76,7 +76,7 @@ def test_the_name_of_a_run_comes_before_the_pictures(run_cli, digits, pictures):
     code, out, err = run_cli("read", "digitnet", pictures / "a.png")
     assert code == 0 and "a.png  0" in out
     code, out, err = run_cli("predict", "digitnet")
-    assert code == 1 and "name pictures behind it" in err
+    assert code == 1 and "name pictures after it" in err
 
 
 def test_other_files_of_a_folder_are_named_and_those_that_no_person_sees_are_not(pictures):
@@ -92,7 +92,7 @@ def test_other_files_of_a_folder_are_named_and_those_that_no_person_sees_are_not
 def test_weights_of_other_programs_are_no_pictures(run_cli, pictures, tmp_path, name):
     (tmp_path / name).write_bytes(b"weights")
     code, out, err = run_cli("predict", name, pictures / "a.png")
-    assert (code, out) == (1, "") and f"{name} is no network that digitfast opens" in err
+    assert (code, out) == (1, "") and f"{name} is not a network that digitfast can open" in err
 
 
 def test_names_that_are_no_text_in_json(run_cli, pictures):

@@ -127,10 +127,10 @@ def test_too_many_pixels_are_refused(draw_page):
 
 
 def test_too_many_bytes_are_refused(draw_page):
-    much = bytes(draw_module.MOST_BYTES + 1)
+    much = bytes(draw_module.MAX_BYTES + 1)
     for body in (much, iter([much])):  # of a length that is told, and of one that is not
         status, answer = read(draw_page, body)
-        assert status == 413 and "more than 20 MB" in answer["error"]
+        assert status == 413 and "at most 20 MB" in answer["error"]
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "192.168.0.1", ""])
@@ -260,5 +260,5 @@ def test_ctrl_c_while_a_picture_is_read(tmp_path):
 def test_facts_of_another_network():
     network = Predictor.packed()
     other = Predictor(network.network, network.vocab, arch="digitnet")
-    assert draw_module._facts(other) | {"most_bytes": 0} == {
-        "vocab": network.vocab, "name": "digitnet", "most_bytes": 0}
+    assert draw_module._facts(other) | {"max_bytes": 0} == {
+        "vocab": network.vocab, "name": "digitnet", "max_bytes": 0}

@@ -1,4 +1,4 @@
-"""The command line as a whole: its commands in their order, and how a mistake ends."""
+"""The command line: its commands in their order, and how errors are reported."""
 import sys
 import warnings
 from collections.abc import Callable
@@ -20,41 +20,49 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="From a folder of digit pictures to a classifier you can trust, in seconds. "
          "Start with: digitfast fit")
-_UsageError = typer.BadParameter.__base__  # typer brings a click of its own: its errors have no other public name
+# typer has its own copy of click, whose errors have no other public name
+_UsageError = typer.BadParameter.__base__
 _ClickError = _UsageError.__base__
 
 
-def _telling(command: Callable) -> Callable:
-    "`command`, which says when Ctrl-C ends it what is left: typer would end it without a word."
+def _reporting(command: Callable) -> Callable:
+    "Make `command` say on Ctrl-C what is left to resume; typer would end it silently."
     @wraps(command)
-    def told(*args, **kwargs):
+    def reported(*args, **kwargs):
         if process_count() > 1 and command is not fit:
             name = command.__name__.replace("_", "-")
-            raise BadSetting(f"{process_count()} processes would all do the same; start it alone: digitfast {name}")
+            raise BadSetting(f"{process_count()} processes would all do the same; "
+                             f"run it without a launcher: digitfast {name}")
         try:
             return command(*args, **kwargs)
         except KeyboardInterrupt as e:
             complain(f"interrupted; {_next_step(e) or 'nothing unfinished was kept'}")
             raise typer.Exit(130) from e
-    return told
+    return reported
 
 
 for command in (fit, lr_find, evaluate, report, predict, read, draw, export, data, runs, bench):
-    app.command()(_telling(command))
+    app.command()(_reporting(command))
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False):
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+):
     if version:
         print(f"digitfast {__version__}")
         raise typer.Exit
 
 
 def main() -> None:
-    "Run the command line. Mistakes are one line on stderr: exit code 1, 2 for the command's own words, 130 for Ctrl-C."
+    """Run the command line.
+
+    An error is one line on stderr. Exit codes: 1 for an error, 2 for a mistyped command or option,
+    130 for Ctrl-C.
+    """
     look_on()
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # a file name need not be text that it can take
+        stream.reconfigure(errors="backslashreplace")  # for file names beyond its encoding
     for plans_of_a_library in (DeprecationWarning, FutureWarning):
         warnings.filterwarnings("ignore", category=plans_of_a_library)
     warnings.showwarning = lambda message, *_: complain(message)
@@ -67,12 +75,13 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):  # before a command began
         code = 130
     except (DigitError, OSError) as e:
-        by = min(process_rank(), 1) if isinstance(e, ProcessEnded) else 0  # where the first one may be what has ended
+        # if a process has ended, that may be the first one
+        by = min(process_rank(), 1) if isinstance(e, ProcessEnded) else 0
         complain("; ".join(filter(None, [str(e), _next_step(e)])), by)
         code = 1
     sys.exit(code)
 
 
 def _next_step(error: BaseException) -> str:
-    "What can be done after `error`, where whoever raised it has noted that."
+    "Return what can be done after `error`, if its notes say so."
     return "; ".join(getattr(error, "__notes__", []))

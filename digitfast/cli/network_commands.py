@@ -40,14 +40,21 @@ def evaluate(
     if source == "":
         raise BadSetting("--source must name digits, such as mnist or a folder; it is empty")
     folder = evaluation_folder(source or predictor.source, fetch=source is not None)
-    evidence = evaluate_pictures(predictor, folder, predictor.form != "mnist" or source in (None, predictor.source))
+    as_is = predictor.form != "mnist" or source in (None, predictor.source)
+    evidence = evaluate_pictures(predictor, folder, as_is)
+    _print_evidence(evidence, folder)
+
+
+def _print_evidence(evidence, folder: Path) -> None:
+    "Print accuracy, shares of sure answers, the confusion matrix and the most frequent mistakes."
     low, high = evidence.interval
-    print(f"accuracy {evidence.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), loss {evidence.loss:.4f}, "
-          f"{evidence.n:,} images of {folder}")
+    print(f"accuracy {evidence.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), "
+          f"loss {evidence.loss:.4f}, {evidence.n:,} images of {folder}")
     sure = evidence.sure
-    print(f"right and sure {sure.right:.2%}, wrong and sure {sure.wrong:.2%}, refused (unsure, or no digit) "
-          f"{sure.refused:.2%}")
-    heads, table = [*evidence.vocab], evidence.confusion.tolist()
+    print(f"right and sure {sure.right:.2%}, wrong and sure {sure.wrong:.2%}, "
+          f"refused (unsure, or no digit) {sure.refused:.2%}")
+    heads = [*evidence.vocab]
+    table = evidence.confusion.tolist()
     if any(evidence.not_found):
         heads.append("none")
         table = [[*row, count] for row, count in zip(table, evidence.not_found, strict=True)]
@@ -56,7 +63,8 @@ def evaluate(
     for label, row in zip(evidence.vocab, table, strict=True):
         print("".join(str(cell).rjust(width) for cell in [label, *row]))
     if mistakes := evidence.most_confused():
-        print("\nmost often: " + ", ".join(f"{a} taken for {p} ({count})" for a, p, count in mistakes))
+        print("\nmost often: " + ", ".join(f"{actual} taken for {predicted} ({count})"
+                                           for actual, predicted, count in mistakes))
 
 
 def report(
@@ -80,9 +88,9 @@ def predict(
     images: Images,
     as_json: AsJson = False,
     as_is: Annotated[bool, typer.Option(
-        "--as-is", help="Take the pictures as they are, like those that the network was trained on: "
-                        "MNIST's have light ink on a dark ground. Networks that were not trained on "
-                        "mnist always do.")] = False,
+        "--as-is", help="Take the pictures as they are, like those that the network was trained "
+                        "on: MNIST's have light ink on a dark ground. Networks that were not "
+                        "trained on mnist always do.")] = False,
     ink: Ink = "auto",
     steps: Steps = None,
     trust: Trust = False,
@@ -140,7 +148,8 @@ def draw(
         if browser:
             import threading
             import webbrowser
-            threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()  # some are waited for
+            # in a thread: some browsers return only when they are closed
+            threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
     with suppress(KeyboardInterrupt):
         serve_draw_page(predictor, port, ready)
 
@@ -151,8 +160,8 @@ def export(
         help="File to write: .safetensors; .onnx, which answers without torch; or .pkl for fastai, "
              "which can hold code. Default: RUN.safetensors.")] = None,
     int8: Annotated[bool, typer.Option(
-        "--int8", help="Write an .onnx that computes in 8-bit integers, and print its accuracy next "
-                       "to that of the trained network.")] = False,
+        "--int8", help="Write an .onnx that computes in 8-bit integers, and print its accuracy "
+                       "next to that of the trained network.")] = False,
     runs: RunsFolder = "runs",
 ):
     "Export a run's network to one file, for predict, read, evaluate and other programs."
@@ -166,15 +175,18 @@ def export(
         from digitfast.inference.predictor import open_predictor
         source = find_run(run, runs).summary["settings"]["source"]
         folder = evaluation_folder(source, fetch=False)
-        for name, predictor in (("float32", find_run(run, runs).predictor()), ("int8", open_predictor(file))):
+        split = split_name(folder.name)
+        networks = {"float32": find_run(run, runs).predictor(), "int8": open_predictor(file)}
+        for name, predictor in networks.items():
             evidence = evaluate_pictures(predictor, folder, as_is=True)
-            print(f"{name:8} accuracy {evidence.accuracy:.2%} on {evidence.n:,} {split_name(folder.name)}")
+            print(f"{name:8} accuracy {evidence.accuracy:.2%} on {evidence.n:,} {split}")
 
 
 def _json(answers: list[dict]) -> str:
     """Return `answers` as JSON.
 
-    What stdout cannot take is escaped: names that are no text, and characters beyond its encoding.
+    Escape what stdout cannot print: file names that are not text, and characters beyond its
+    encoding.
     """
     text = json.dumps(answers, indent=2, ensure_ascii=False)
     try:
@@ -201,10 +213,14 @@ def digit_line(answer: dict) -> str:
     from digitfast.data.pictures import one_line_name
     file = one_line_name(answer["file"])
     if answer["digit"] is None:
-        likely = f" (most like {answer['guess']}, {answer['probability']:.2%})" if "guess" in answer else ""
-        return f"{file}  {answer['answer']}{likely}"
-    more = f"  (one of {answer['digits']} digits: see digitfast read)" if answer.get("digits", 1) > 1 else ""
-    return f"{file}  {answer['digit']}  {answer['probability']:.2%}{more}"
+        line = f"{file}  {answer['answer']}"
+        if "guess" in answer:
+            line += f" (most like {answer['guess']}, {answer['probability']:.2%})"
+        return line
+    line = f"{file}  {answer['digit']}  {answer['probability']:.2%}"
+    if answer.get("digits", 1) > 1:
+        line += f"  (one of {answer['digits']} digits: see digitfast read)"
+    return line
 
 
 def number_lines(answer: dict) -> str:

@@ -19,15 +19,16 @@ Images = Annotated[list[str], typer.Argument(
     metavar="[RUN|FILE] IMAGE...",
     help="Photos, scans and drawings, or folders of them. A network may precede them: " + _NETWORK)]
 AsJson = Annotated[bool, typer.Option(
-    "--json", help="Print a JSON list with an entry per picture: answers, probabilities and boxes.")]
+    "--json", help="Print a JSON list with an entry per picture: answers, probabilities and "
+                   "boxes.")]
 Ink = Annotated[str, typer.Option(
-    help="dark or light: the ink, against its paper; auto: whichever the picture shows; drawing: all "
-         "that is not paper, as in a picture from a drawing program.")]
+    help="dark or light: the ink, against its paper; auto: whichever the picture shows; drawing: "
+         "all that is not paper, as in a picture from a drawing program.")]
 Steps = Annotated[Path | None, typer.Option(
     help="PNG to write; it shows the steps from the picture to what the network saw.")]
 Trust = Annotated[bool, typer.Option(
-    "--trust", help="Open a .pkl, which can run any code: only if you know who made it. Other files "
-                    "cannot run code.")]
+    "--trust", help="Open a .pkl, which can run any code: only if you know who made it. Other "
+                    "files cannot run code.")]
 RunsFolder = Annotated[str, typer.Option("--runs", help="Folder of the run folders.")]
 
 
@@ -36,7 +37,7 @@ def setting_options(
 ) -> Callable[[Callable], Callable]:
     """Give a command, which takes `**given`, an option for each of these settings.
 
-    An option that is not typed is None.
+    An option that is not given is None.
     """
     def with_options(command: Callable) -> Callable:
         parameters = inspect.signature(command).parameters.values()
@@ -59,9 +60,9 @@ def _option(setting: Field) -> inspect.Parameter:
 
 def complain(
     message: object,  # printed on one line
-    by: int = 0,  # rank of the process that prints, of several that meet the same mistake
+    by: int = 0,  # rank of the process that prints, if several meet the same error
 ) -> None:
-    "Print a mistake on stderr."
+    "Print an error on stderr."
     if process_rank() == by:
         line = " ".join(str(message).split())
         print(f"digitfast: {line}", file=sys.stderr, flush=True)

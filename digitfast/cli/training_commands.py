@@ -29,13 +29,14 @@ def fit(
         help="The settings.ini to take the run from; that of a run folder repeats the run. "
              "Default: ./settings.ini, then digitfast's own.")] = None,
     resume: Annotated[str | None, typer.Option(
-        help="Name or folder of a run that was killed or interrupted, to resume from its last checkpoint.")] = None,
+        help="Name or folder of a run that was killed or interrupted, to resume from its last "
+             "checkpoint.")] = None,
     **given,
 ):
     """Train a network and keep it in a run folder.
 
-    Several processes train it together, each with its share of every batch, when a launcher starts them:
-    torchrun --nproc_per_node 2 -m digitfast fit
+    If a launcher starts several processes, they train it together, each with its share of every
+    batch: torchrun --nproc_per_node 2 -m digitfast fit
     """
     given = {key: value for key, value in given.items() if value is not None}
     from digitfast.data.sources import digits_path
@@ -43,14 +44,18 @@ def fit(
     if resume is None:
         kwargs = read_settings(run, settings) if run or settings else {}
         kwargs.pop("runs", None)  # no file decides where anything is written
+        if run:
+            kwargs.setdefault("name", run)
         if "source" in kwargs and "source" not in given:
             digits_path(kwargs["source"], fetch=False)  # what only a file names is not fetched
-        done = train_run(**{**({"name": run} if run else {}), **kwargs, **given})
-    elif others := [key for key in (*given, *(["run"] if run else []), *(["settings"] if settings else []))
-                    if key != "runs"]:
-        raise BadSetting(f"--resume keeps the settings of {resume}; leave out --"
-                         + ", --".join(key.replace("_", "-") for key in others))
+        done = train_run(**{**kwargs, **given})
     else:
+        others = {**given, "run": run, "settings": settings}
+        names = [f"--{key.replace('_', '-')}" for key, value in others.items()
+                 if value is not None and key != "runs"]
+        if names:
+            raise BadSetting(f"--resume keeps the settings of {resume}; leave out "
+                             + ", ".join(names))
         done = resume_run(resume, given.get("runs", "runs"))
     if not is_first():
         return
@@ -86,7 +91,8 @@ def data(
     for split, counts in facts["counts"].items():
         print(f"{split:10}{sum(counts.values()):>7,} images   "
               + "  ".join(f"{label}: {count:,}" for label, count in counts.items()))
-    print(f"{'size':10}{facts['bytes'] / 1e6:>7,.1f} MB\n{'sha256':11}{facts['sha256']}  (of names and pixels)")
+    print(f"{'size':10}{facts['bytes'] / 1e6:>7,.1f} MB")
+    print(f"{'sha256':11}{facts['sha256']}  (of names and pixels)")
     if source == "mnist":
         print("MNIST is by Yann LeCun, Corinna Cortes and Christopher J. C. Burges, CC BY-SA 3.0.")
 
@@ -96,7 +102,8 @@ def runs(
 ):
     "List the runs, the oldest first, and those that are not finished."
     from digitfast.runs.folders import list_runs, unfinished_runs
-    found, unfinished = list_runs(folder), unfinished_runs(folder)
+    found = list_runs(folder)
+    unfinished = unfinished_runs(folder)
     if not found and not unfinished:
         print(f"no runs in {folder}/ yet; digitfast fit makes one")
         return
@@ -104,10 +111,12 @@ def runs(
     print(f"{'run':{width}}  accuracy  epochs  training  architecture")
     for run in found:
         result = run.summary
-        print(f"{run.path.name:{width}}  {result['accuracy']:8.2%}  {result['settings']['epochs']:6}  "
-              f"{result['seconds']['training']:6.1f} s  {result['settings']['arch']}")
+        settings = result["settings"]
+        print(f"{run.path.name:{width}}  {result['accuracy']:8.2%}  {settings['epochs']:6}  "
+              f"{result['seconds']['training']:6.1f} s  {settings['arch']}")
     for path in unfinished:
-        print(f"{path.name:{width}}  not finished: still training, or resume with: digitfast fit --resume {path}")
+        print(f"{path.name:{width}}  not finished: still training, or resume with: "
+              f"digitfast fit --resume {path}")
 
 
 def bench(
@@ -122,7 +131,8 @@ def bench(
     The others are the article's code, train_mnist_fast's design and the bare arithmetic.
     """
     if to and (to.suffix != ".json" or not to.absolute().parent.is_dir()):
-        raise BadSetting(f"--json must be the path of a .json in an existing folder, not {str(to)!r}")
+        raise BadSetting("--json must be the path of a .json in an existing folder, "
+                         f"not {str(to)!r}")
     from digitfast.bench.comparisons import results_table, run_bench, write_results
     results = run_bench(quick, lambda line: print(line, file=sys.stderr, flush=True))
     if to:

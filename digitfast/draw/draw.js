@@ -1,22 +1,22 @@
-// The draw page: strokes on paper or a photo → POST /read → what the network says, while one draws.
+// The draw page: strokes on paper, or a photo → POST /read → what the network says, as you draw.
 
-const WIDTH = 600, HEIGHT = 450; // of the paper, in the units that strokes are kept in, whatever the screen
+const WIDTH = 600, HEIGHT = 450; // of the paper, in the units of strokes, on every screen
 const PEN = 10; // its width, in the same units
 const SENT_PEN = 6, SENT_SIDE = 240; // pixels: the widest stroke and the longest side of a drawing that is sent
-const STEP = 10; // that an arrow key moves the pen
+const STEP = 10; // of the pen, per arrow key
 
 const element = Object.fromEntries([...document.querySelectorAll("[id]")].map((found) => [found.id, found]));
 const context = element.paper.getContext("2d");
 let strokes = []; // lists of points [x, y]
 let photo = null; // or {blob, bitmap}; bitmap: null where the browser cannot show it
-let covered = null; // the photo that a drawing was begun on; undoing that drawing brings it back
-let drawing = null; // {id, stroke}: what a mouse, pen or finger is drawing, and which one it is
-let answer = { marks: [] }; // the last one, and where on the paper the picture lay that it is about
+let covered = null; // the photo under a drawing; undoing the drawing brings it back
+let drawing = null; // {id, stroke}: the stroke that a mouse, pen or finger is drawing, and its pointer
+let answer = { marks: [] }; // the last one, and where its picture was on the paper
 let chosen = 0; // the mark whose probabilities are shown
 let pen = null; // {x, y, down}, moved by keys
-let network = { vocab: [] }; // what answers
+let network = { vocab: [] }; // that answers
 let asking = false, askAgain = false;
-let pictures = 0; // how many there have been: one that is opened late does not replace a later one
+let pictures = 0; // opened so far, so that a slow one does not replace a later one
 
 // Drawing
 
@@ -36,7 +36,7 @@ function drawStrokes(on, ink) {
   }
 }
 
-function photoPlace() { // where it lies on the paper: as large as it can be, in the middle
+function photoPlace() { // on the paper: as large as possible, in the middle
   const { width, height } = photo.bitmap;
   const scale = Math.min(WIDTH / width, HEIGHT / height);
   return { scale, x: (WIDTH - width * scale) / 2, y: (HEIGHT - height * scale) / 2 };
@@ -64,7 +64,7 @@ function redraw() {
 }
 
 function enable(button, on) {
-  if (!on && document.activeElement === button) element.paper.focus(); // else the keyboard would be nowhere
+  if (!on && document.activeElement === button) element.paper.focus(); // or the keyboard would have no focus
   button.disabled = !on;
 }
 
@@ -95,7 +95,7 @@ function changed() {
   ask();
 }
 
-function lift() { // whatever is drawing
+function lift() { // mouse, pen or finger
   drawing = null;
   if (pen?.down) putDown(false);
 }
@@ -110,7 +110,7 @@ function clear() {
   changed();
 }
 
-function begin(point) { // a stroke; on a photo it begins a new drawing
+function begin(point) { // a stroke; on a photo it starts a new drawing
   const before = photo;
   if (photo) clear();
   covered = before ?? covered;
@@ -127,7 +127,7 @@ function place(event) {
 }
 
 element.paper.addEventListener("pointerdown", (event) => {
-  if (drawing || event.button !== 0) return; // a palm beside the pen draws nothing
+  if (drawing || event.button !== 0) return; // a palm next to the pen draws nothing
   element.paper.setPointerCapture(event.pointerId);
   lift();
   pen = null;
@@ -141,7 +141,7 @@ element.paper.addEventListener("pointermove", (event) => {
   drawing.stroke.push(place(event));
   changed();
 });
-element.paper.addEventListener("lostpointercapture", (event) => { // after up and cancel alike
+element.paper.addEventListener("lostpointercapture", (event) => { // after both up and cancel
   if (drawing?.id === event.pointerId) drawing = null;
 });
 
@@ -198,14 +198,14 @@ element.file.addEventListener("change", () => {
 // Photos: opened, pasted, dropped
 
 async function show(blob) {
-  if (blob.size > network.most_bytes) {
+  if (blob.size > network.max_bytes) {
     element.trouble.textContent =
-      `${blob.name} has ${Math.round(blob.size / 1e6)} MB; at most ${network.most_bytes / 1e6} are read.`;
+      `${blob.name} has ${Math.round(blob.size / 1e6)} MB; the most is ${network.max_bytes / 1e6} MB.`;
     return;
   }
   const number = pictures += 1;
-  const bitmap = await createImageBitmap(blob).catch(() => null); // the server may read it all the same
-  if (number !== pictures) return; // something else has come meanwhile
+  const bitmap = await createImageBitmap(blob).catch(() => null); // the server may still be able to read it
+  if (number !== pictures) return; // another picture has been opened since
   clear();
   photo = { blob, bitmap };
   say({ text: "", marks: [] });
@@ -226,7 +226,7 @@ addEventListener("drop", (event) => {
 
 // Asking
 
-function picture() { // what is sent, and where it lies on the paper
+function picture() { // to send, and where it is on the paper
   if (photo) return { blob: photo.blob, ink: element.ink.value, place: photo.bitmap && photoPlace() };
   const points = strokes.flat().map(([x, y]) => [Math.min(Math.max(x, 0), WIDTH), Math.min(Math.max(y, 0), HEIGHT)]);
   const room = 2 * PEN;
@@ -235,7 +235,7 @@ function picture() { // what is sent, and where it lies on the paper
     ? [values.reduce((a, b) => Math.min(a, b)) - room, values.reduce((a, b) => Math.max(a, b)) + room] : [0, end];
   const [[left, right], [top, bottom]] = [range(xs, WIDTH), range(ys, HEIGHT)];
   const scale = Math.min(SENT_PEN / PEN, SENT_SIDE / Math.max(right - left, bottom - top));
-  const least = 80; // pixels a side: less is taken for one digit that was cut out
+  const least = 80; // pixels per side: a smaller picture is taken for one cut-out digit
   const [w, h] = [right - left, bottom - top].map((side) => Math.max(Math.ceil(side * scale), least));
   const on = new OffscreenCanvas(w, h).getContext("2d", { willReadFrequently: true });
   const x = (left + right) / 2 - w / scale / 2, y = (top + bottom) / 2 - h / scale / 2;
@@ -243,18 +243,18 @@ function picture() { // what is sent, and where it lies on the paper
   on.fillRect(0, 0, w, h);
   on.setTransform(scale, 0, 0, scale, -x * scale, -y * scale);
   on.rect(0, 0, WIDTH, HEIGHT);
-  on.clip(); // what was drawn beside the paper is not to be seen there either
+  on.clip(); // what was drawn outside the paper must not show
   drawStrokes(on, "#000");
   return { blob: greymap(on.getImageData(0, 0, w, h)), ink: "drawing", place: { scale: 1 / scale, x, y } };
 }
 
-function greymap({ data, width, height }) { // as a PGM, which takes less time to write and to read than a PNG
+function greymap({ data, width, height }) { // as a PGM, which is faster to write and read than a PNG
   const grey = new Uint8Array(width * height);
   for (let i = 0; i < grey.length; i++) grey[i] = data[4 * i];
   return new Blob([`P5 ${width} ${height} 255\n`, grey]);
 }
 
-async function ask() { // one question at a time: the next one is about what is there by then
+async function ask() { // one question at a time; the next one is about the latest strokes
   if (asking) {
     askAgain = true;
     return;
@@ -268,10 +268,10 @@ async function ask() { // one question at a time: the next one is about what is 
       const sent = picture();
       place = sent.place;
       answered = await reply(`read?ink=${sent.ink}`, { method: "POST", body: sent.blob });
-    } catch (error) { // of the browser: the drawing stays, and can be asked about again
+    } catch (error) { // of the browser: the drawing stays and can be sent again
       answered = { error: `The drawing could not be sent: ${error.message}` };
     }
-    if (about !== photo) askAgain = true; // another picture has come meanwhile
+    if (about !== photo) askAgain = true; // another picture has been opened since
     else say({ ...answered, place, took: performance.now() - start });
   } while (askAgain);
   asking = element.answer.ariaBusy = false;
@@ -311,13 +311,13 @@ function percent(probability) {
 function how() {
   if (answer.took === undefined) return photo ? "reading…" : "";
   const time = `${Math.round(answer.took)} ms`;
-  if (!answer.marks.length) return isEmpty() ? "the paper is empty" : `nothing like a digit is there · ${time}`;
+  if (!answer.marks.length) return isEmpty() ? "the paper is empty" : `no digit found · ${time}`;
   if (answer.marks.length > 1) {
     const unsure = answer.marks.filter((mark) => mark.digit === null).length;
     return `${answer.marks.length} marks${unsure ? `, ${unsure} of them unsure (?)` : ""} · ${time}`;
   }
   const [mark] = answer.marks;
-  if (mark.answer === "no digit") return `most like ${mark.guess}, but not much · ${time}`;
+  if (mark.answer === "no digit") return `most like ${mark.guess}, but probably no digit · ${time}`;
   if (mark.answer === "unsure") return `perhaps ${mark.guess}: ${percent(mark.probability)} · ${time}`;
   return `${percent(mark.probability)} sure · ${time}`;
 }
@@ -328,7 +328,7 @@ function showMarks() {
     const tile = element.marks.children[i] ?? newTile(i);
     drawPixels(tile.querySelector("canvas"), mark.pixels);
     tile.querySelector("b").textContent = mark.digit ?? "?";
-    tile.disabled = answer.marks.length === 1; // there is nothing to choose
+    tile.disabled = answer.marks.length === 1; // nothing to choose
     tile.setAttribute("aria-pressed", i === chosen);
     tile.setAttribute("aria-label", `mark ${i + 1}: ${mark.answer}`);
   });
@@ -379,10 +379,10 @@ function newRow() {
   return row;
 }
 
-// Beginning
+// Start
 
 new ResizeObserver(redraw).observe(element.paper);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 network = { vocab: [], ...await reply("network") };
-element.network.textContent = network.name ? `It is read by ${network.name}.` : "";
+element.network.textContent = network.name ? `The network is ${network.name}.` : "";
 changed();

@@ -1,4 +1,4 @@
-"""A page for this computer's browser: what is drawn on it, or a picture given to it, is read at once."""
+"""Serve the draw page: a browser page on this computer that reads drawings and pictures."""
 import asyncio
 import base64
 import socket
@@ -24,16 +24,19 @@ from digitfast.inference.predictor import Predictor
 from digitfast.reading.reader import read_digits
 from digitfast.reading.result import Digit, described
 
-HERE = Path(__file__).parent
 FILES = {"/": ("draw.html", "text/html"), "/draw.css": ("draw.css", "text/css"),
          "/draw.js": ("draw.js", "text/javascript"), "/icon.svg": ("icon.svg", "image/svg+xml")}
 HOST = "127.0.0.1"
-MOST_BYTES = 20_000_000  # of one picture; a phone's of 12 megapixels has some 4 million
-#: The page may load what this server has, and nothing else; no other page may show it in a frame.
-POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
-          "base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
-HEADERS = {"content-security-policy": POLICY, "x-content-type-options": "nosniff", "referrer-policy": "no-referrer",
-           "cross-origin-resource-policy": "same-origin", "cache-control": "no-store"}
+MAX_BYTES = 20_000_000  # of one picture; one of a phone's, with 12 megapixels, has about 4 million
+HEADERS = {
+    # the page may load what this server has, and nothing else; no other page may frame it
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+                               "connect-src 'self'; img-src 'self'; base-uri 'none'; "
+                               "form-action 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store"}
 
 
 def serve_draw_page(
@@ -47,13 +50,16 @@ def serve_draw_page(
     """
     with socket.socket() as listening:
         try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the last page's port is free at once
+            # a port is free again as soon as the last page's server has ended
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind((HOST, port))
             listening.listen(128)
         except (OSError, OverflowError) as e:
-            reason = getattr(e, "strerror", None) or "1 to 65535 are allowed"
-            raise BadSetting(f"port {port} cannot be used: {reason}; name another, or none for one that is free") from e
-        ready(f"http://{HOST}:{listening.getsockname()[1]}/")  # who asks now waits until the server begins
+            reason = getattr(e, "strerror", None) or "it must be 1 to 65535"
+            raise BadSetting(f"port {port} cannot be used: {reason}; "
+                             "use another one, or 0 for a free one") from e
+        # a browser that connects now waits until the server runs
+        ready(f"http://{HOST}:{listening.getsockname()[1]}/")
         config = uvicorn.Config(draw_app(predictor), log_level="error", server_header=False,
                                 timeout_graceful_shutdown=1)
         uvicorn.Server(config).run(sockets=[listening])
@@ -62,39 +68,44 @@ def serve_draw_page(
 def draw_app(
     predictor: Predictor,  # that answers
 ) -> Starlette:
-    """The page as an ASGI application: its four files, the network's name, and `POST /read` for pictures.
+    """Return the page as an ASGI application.
 
-    Pictures are read one after another in a thread of their own, so that the server goes on answering; none is kept.
+    It serves four files, the network's name, and `POST /read` for pictures. Pictures are read one
+    after another in one other thread, so the server keeps answering; none is kept.
     """
     worker = ThreadPoolExecutor(1, "reading")
-    worker.submit(_answer, _blank(), "drawing", predictor)  # the first reading loads what the next ones use
+    worker.submit(_answer, _blank(), "drawing", predictor)  # loads what later readings use
 
     async def read(request: Request) -> Response:
         picture = await _body(request)
         if picture is None:
-            return _problem(413, f"a picture of more than {MOST_BYTES // 10**6} MB; make it smaller, or cut out a part")
+            return _problem(413, f"a picture must be at most {MAX_BYTES // 10**6} MB; "
+                                 "make it smaller, or cut out a part")
         ink = request.query_params.get("ink", "auto")
         try:
-            return JSONResponse(await asyncio.get_running_loop().run_in_executor(
-                worker, _answer, picture, ink, predictor))
+            loop = asyncio.get_running_loop()
+            return JSONResponse(
+                await loop.run_in_executor(worker, _answer, picture, ink, predictor))
         except DigitError as e:
             return _problem(400, str(e))
-        except asyncio.CancelledError:  # Ctrl-C, and a second later the picture was still being read
+        except asyncio.CancelledError:  # a second after Ctrl-C the picture was still being read
             return _problem(503, "digitfast draw has ended")
 
     async def network(request: Request) -> Response:
         return JSONResponse(_facts(predictor))
 
-    routes = [*(Route(path, _file(*file)) for path, file in FILES.items()), Route("/network", network),
+    routes = [*(Route(path, _file(*file)) for path, file in FILES.items()),
+              Route("/network", network),
               Route("/read", read, methods=["POST"])]
-    return Starlette(routes=routes, middleware=[
-        Middleware(_OwnPage), Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"], www_redirect=False)])
+    trusted_host = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"],
+                              www_redirect=False)
+    return Starlette(routes=routes, middleware=[Middleware(_OwnPage), trusted_host])
 
 
 class _OwnPage:
-    """Refuses what another site's page asks for, and gives each answer the headers of this one.
+    """Refuse requests of other sites' pages, and add `HEADERS` to each answer.
 
-    A browser names in `Origin` the site whose page sends something, and no page can change that.
+    In `Origin` a browser names the site whose page sends a request, and no page can change that.
     """
 
     def __init__(self, app: ASGIApp):
@@ -103,20 +114,21 @@ class _OwnPage:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *((k.encode(), v.encode()) for k, v in HEADERS.items())]
+                added = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+                message["headers"] = [*message["headers"], *added]
             await send(message)
 
         headers = Headers(scope=scope) if scope["type"] == "http" else {}
         own = f"http://{headers.get('host')}"
         if headers.get("origin", own) != own:
-            refusal = _problem(403, f"asked by a page of {headers['origin']}; only {own} may")
+            refusal = _problem(403, f"only {own} may ask, not a page of {headers['origin']}")
             await refusal(scope, receive, send_with_headers)
         else:
             await self.app(scope, receive, send_with_headers)
 
 
 def _file(name: str, media_type: str) -> Callable:
-    content = (HERE / name).read_bytes()
+    content = (Path(__file__).parent / name).read_bytes()
 
     async def file(request: Request) -> Response:
         return Response(content, media_type=media_type)
@@ -124,20 +136,28 @@ def _file(name: str, media_type: str) -> Callable:
 
 
 async def _body(request: Request) -> bytes | None:
-    "What was sent; None if it is too much, or if whoever sent it has gone. What is too much is read on, but not kept."
+    """Return what was sent; None if it is more than `MAX_BYTES`, or if the sender has gone.
+
+    Read all of it in any case, but keep no more than that.
+    """
     body = bytearray()
     with suppress(ClientDisconnect):
         async for chunk in request.stream():
-            body += chunk[:MOST_BYTES + 1 - len(body)]
-        return bytes(body) if len(body) <= MOST_BYTES else None
+            body += chunk[:MAX_BYTES + 1 - len(body)]
+        return bytes(body) if len(body) <= MAX_BYTES else None
+    return None
 
 
 def _answer(picture: bytes | np.ndarray, ink: str, predictor: Predictor) -> dict[str, Any]:
-    "What is written in a picture, and what the network saw of each mark."
+    "Return what is written in a picture, and what the network saw of each mark."
     reading = read_digits(picture, predictor, ink)
     marks = [digit for line in reading.lines for digit in line]
-    unsure = any(digit.answer == "unsure" for digit in marks)
-    text = reading.text if reading.digits else "unsure" if unsure else "no digit"
+    if reading.digits:
+        text = reading.text
+    elif any(digit.answer == "unsure" for digit in marks):
+        text = "unsure"
+    else:
+        text = "no digit"
     return {"text": text, "marks": [_mark(digit) for digit in marks]}
 
 
@@ -148,11 +168,13 @@ def _mark(digit: Digit) -> dict[str, Any]:
 
 
 def _facts(predictor: Predictor) -> dict[str, Any]:
-    return {"vocab": predictor.vocab, "name": predictor.facts.get("run") or predictor.arch, "most_bytes": MOST_BYTES}
+    return {"vocab": predictor.vocab,
+            "name": predictor.facts.get("run") or predictor.arch,
+            "max_bytes": MAX_BYTES}
 
 
 def _blank() -> np.ndarray:
-    "A page with one stroke, which takes each step of reading."
+    "Return a page with one stroke, which goes through each step of reading."
     page = np.full((128, 128), 255, np.uint8)
     page[30:100, 60:68] = 0
     return page
