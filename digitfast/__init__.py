@@ -1,12 +1,13 @@
-"""digitfast: from a folder of digit pictures to a classifier you can trust, in seconds, in fastai's own words."""
+"""From digits in any form to a classifier that you can trust, in seconds, in fastai's own words."""
 import warnings
 from importlib import import_module
 
 __version__ = "0.1.0"
 
-_HOMES = {  # module: the public names in it; each module is imported when one of its names is first used
-    "errors": ["DigitError", "DataNotFound", "BadData", "BadImage", "UnknownName", "BadSetting", "RunNotFound",
-               "Diverged", "ProcessEnded"],
+# module: its public names; a module is imported when one of its names is first used
+_HOMES = {
+    "errors": ["DigitError", "DataNotFound", "BadData", "BadImage", "UnknownName", "BadSetting",
+               "RunNotFound", "Diverged", "ProcessEnded"],
     "training.processes": ["joined"],
     "data.sources": ["digits_path"],
     "data.images": ["PILDigit"],
@@ -16,8 +17,8 @@ _HOMES = {  # module: the public names in it; each module is imported when one o
     "training.losses": ["NLLLossFlat"],
     "training.optimizers": ["BasicOptim", "FusedAdam"],
     "data.loaders": ["digit_dls"],
-    "training.learners": ["digit_learner", "digitnet_learner", "digitnet_deep_learner", "simple_learner",
-                          "article_learner"],
+    "training.learners": ["digit_learner", "digitnet_learner", "digitnet_deep_learner",
+                          "simple_learner", "article_learner"],
     "training.callbacks": ["History", "WeightAverage", "LabelSmoothing", "NonDigits"],
     "training.recipe": ["Recipe"],
     "training.train": ["train_learner"],
@@ -39,7 +40,8 @@ def __getattr__(name: str):
     if name not in _HOME:
         raise AttributeError(f"module 'digitfast' has no attribute {name!r}")
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)  # as fastai uses it
+        # raised by fastai's own use of it
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
         value = getattr(import_module(f"digitfast.{_HOME[name]}"), name)
     globals()[name] = value
     return value

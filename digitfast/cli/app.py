@@ -18,7 +18,7 @@ from digitfast.training.processes import process_count, process_rank
 app = typer.Typer(
     name="digitfast", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="From a folder of digit pictures to a classifier you can trust, in seconds. "
+    help="From digits in any form to a classifier you can trust, in seconds. "
          "Start with: digitfast fit")
 # typer has its own copy of click, whose errors have no other public name
 _UsageError = typer.BadParameter.__base__

@@ -4,7 +4,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from digitfast.reading.pieces import BROKEN, LARGE, LEAST_PART, TINY, WIDE, Piece, box_of, typical_height
+from digitfast.reading.pieces import (
+    BROKEN,
+    LARGE,
+    LEAST_PART,
+    TINY,
+    WIDE,
+    Piece,
+    box_of,
+    typical_height,
+)
 
 STEEPEST = 0.4  # fall of a line, in pixels to a pixel
 

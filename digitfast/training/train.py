@@ -45,8 +45,8 @@ def train_learner(
     lr = float(lr) if isinstance(lr, Real) else lr  # fastai takes numpy's numbers for lists
     _check_monitors(learn, cbs)
     if not len(learn.dls.train):
-        raise BadSetting("there is no batch of training images, as in a Learner that was loaded from "
-                         "a file; set learn.dls to loaders with images first")
+        raise BadSetting("there is no batch of training images, as in a Learner that was loaded "
+                         "from a file; set learn.dls to loaders with images first")
     keep_freed_memory()
     fit = getattr(learn, SCHEDULES[schedule])
     with ExitStack() as contexts:
