@@ -20,7 +20,8 @@ def pictures(digits, tmp_path):
     folder = tmp_path / "my pictures"
     (folder / "deeper").mkdir(parents=True)
     for name, digit in (("a.png", 0), ("deeper/c.png", 6)):
-        ink = np.kron(255 - np.asarray(Image.open(digits / f"training/{digit}/0.png")), np.ones((8, 8), np.uint8))
+        small = 255 - np.asarray(Image.open(digits / f"training/{digit}/0.png"))
+        ink = np.kron(small, np.ones((8, 8), np.uint8))
         Image.fromarray(ink).save(folder / name)
     (folder / "b.png").write_text("no picture")
     (folder / "notes.txt").write_text("left alone")
@@ -30,10 +31,12 @@ def pictures(digits, tmp_path):
 def test_one_bad_file_does_not_stop_the_others(pictures, tmp_path):
     (tmp_path / "empty").mkdir()
     answers = predict_pictures([pictures, tmp_path / "absent.png", tmp_path / "empty"])
-    assert [a["file"].split("/")[-1] for a in answers] == ["a.png", "b.png", "c.png", "absent.png", "empty"]
+    names = [a["file"].split("/")[-1] for a in answers]
+    assert names == ["a.png", "b.png", "c.png", "absent.png", "empty"]
     assert [a.get("digit") for a in answers] == ["0", None, "6", None, None]
     assert [("error" in a) for a in answers] == [False, True, False, True, True]
-    for answer, reason in zip((answers[1], *answers[3:]), ("b.png", "No such file", "no pictures"), strict=True):
+    reasons = ("b.png", "No such file", "no pictures")
+    for answer, reason in zip((answers[1], *answers[3:]), reasons, strict=True):
         assert reason in answer["error"]
     assert json.loads(json.dumps(answers)) == answers
     assert digit_line(answers[0]).endswith("%") and " 0 " in digit_line(answers[0])
@@ -53,7 +56,8 @@ def test_as_they_are(digits):
 
 def test_figures_are_of_one_picture(pictures, tmp_path):
     read_pictures([pictures / "a.png"], boxes=tmp_path / "b.png", steps=tmp_path / "s.png")
-    assert Image.open(tmp_path / "b.png").size == (224, 224) and Image.open(tmp_path / "s.png").size[0] > 400
+    assert Image.open(tmp_path / "b.png").size == (224, 224)
+    assert Image.open(tmp_path / "s.png").size[0] > 400
     for several in ([pictures], [pictures / "a.png", pictures / "deeper/c.png"]):
         with pytest.raises(BadSetting, match="one picture"):
             predict_pictures(several, steps=tmp_path / "s.png")
@@ -70,8 +74,10 @@ def test_networks_by_name(tmp_path, pictures):
 
 
 def test_the_name_of_a_run_comes_before_the_pictures(run_cli, digits, pictures):
-    assert run_cli("fit", "--arch", "digitnet", "--source", digits, "--bs", 32, "--epochs", 8)[0] == 0
-    code, out, err = run_cli("predict", "digitnet", digits / "testing/0/30.png")  # as it comes, as it was trained
+    fit = run_cli("fit", "--arch", "digitnet", "--source", digits, "--bs", 32, "--epochs", 8)
+    assert fit[0] == 0
+    as_trained = digits / "testing/0/30.png"  # white on black, as the training pictures are
+    code, out, err = run_cli("predict", "digitnet", as_trained)
     assert (code, err) == (0, "") and "  0  " in out
     code, out, err = run_cli("read", "digitnet", pictures / "a.png")
     assert code == 0 and "a.png  0" in out
@@ -83,7 +89,8 @@ def test_other_files_of_a_folder_are_named_and_those_that_no_person_sees_are_not
     for name in (".DS_Store", "Thumbs.db", "._a.png"):
         (pictures / name).write_text("left by an operating system")
     (pictures / "form.pdf").write_text("a form")
-    with pytest.warns(UserWarning, match="my pictures holds 2 other files, which are left out: form.pdf, notes.txt$"):
+    warning = "my pictures holds 2 other files, which are left out: form.pdf, notes.txt$"
+    with pytest.warns(UserWarning, match=warning):
         answers = predict_pictures([pictures])
     assert [a["file"].split("/")[-1] for a in answers] == ["a.png", "b.png", "c.png"]
 

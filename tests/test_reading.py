@@ -329,6 +329,8 @@ def test_what_is_no_predictor_is_named(other):
 @pytest.mark.parametrize("path", ["x", "x.txt", None, "absent/x.png"])
 def test_figures_are_png_files(path):
     reading = read_digits(np.full((99, 99), 255, np.uint8))
-    for draw in (lambda: draw_boxes(reading.grey, reading, path), lambda: draw_steps(reading, path)):
-        with pytest.raises(BadSetting, match="must be written to a .png in an existing folder, not"):
-            draw()
+    reason = "must be written to a .png in an existing folder, not"
+    with pytest.raises(BadSetting, match=reason):
+        draw_boxes(reading.grey, reading, path)
+    with pytest.raises(BadSetting, match=reason):
+        draw_steps(reading, path)

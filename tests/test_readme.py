@@ -93,7 +93,8 @@ def test_each_result_is_a_named_run():
 
 def test_accuracies_are_those_of_the_raw_results():
     results = json.loads((ROOT / "benchmarks/results/accuracies.json").read_text())
-    rows = {row[0].replace("`", "").replace(" with", ""): row for row in table("results.md", "Results")}
+    rows = {row[0].replace("`", "").replace(" with", ""): row
+            for row in table("results.md", "Results")}
     assert rows.pop("digitnet-reader")[3].replace(" ", "") == other_sets()["MNIST, test images"][2]
     for name, row in rows.items():
         accuracies = [100 * run["accuracy"] for run in results[name]]
@@ -105,7 +106,8 @@ def test_accuracies_are_those_of_the_raw_results():
 def other_sets() -> dict[str, list[str]]:
     "The figures of each set in the last measurement, by its name."
     lines = (ROOT / "benchmarks/results/sets.txt").read_text(encoding="utf-8").splitlines()[1:]
-    return {line[:46].strip(): line[46:].split() for line in lines if not line.startswith(("expected", "accuracy"))}
+    return {line[:46].strip(): line[46:].split() for line in lines
+            if not line.startswith(("expected", "accuracy"))}
 
 
 def test_other_sets_are_those_of_the_raw_results():
@@ -127,18 +129,24 @@ def test_speed_on_a_gpu_is_that_of_the_raw_results():
         runs, plain = results[target]["runs"], results[target]["plain_steps"]
         accuracies, seconds = ([run[key] for run in runs] for key in ("accuracy", "seconds"))
         inside = mean(run["seconds"] - run["warm_up_and_capture"] for run in runs)
-        assert row[1:] == [f"{100 * mean(accuracies):.3f} ± {100 * stdev(accuracies):.3f} %", f"{mean(seconds):.3f}",
-                           f"{inside:.3f}", f"{mean(run['seconds'] for run in plain):.3f}", str(len(runs))]
+        assert row[1:] == [
+            f"{100 * mean(accuracies):.3f} ± {100 * stdev(accuracies):.3f} %",
+            f"{mean(seconds):.3f}", f"{inside:.3f}",
+            f"{mean(run['seconds'] for run in plain):.3f}", str(len(runs))]
     resnet = results["resnet18, 1 epoch"]
-    ours, theirs = median(run["training"] for run in resnet["ours"]), resnet["theirs"][0]["training"]
-    assert f"takes {ours:.2f} s" in page and f"{theirs:.1f} s (once): {ours / theirs:.3f}." in page
+    ours = median(run["training"] for run in resnet["ours"])
+    theirs = resnet["theirs"][0]["training"]
+    assert f"takes {ours:.2f} s" in page
+    assert f"{theirs:.1f} s (once): {ours / theirs:.3f}." in page
 
 
 def test_wings_are_those_of_the_package():
     wings = {row[0].strip("`/"): row[1] for row in table("architecture.md", "Architecture")}
     packed = wings.pop("packed")
     docstrings = {wing: import_module(f"digitfast.{wing}").__doc__ for wing in wings}
-    assert packed and {wing.name for wing in PACKAGE.iterdir() if (wing / "__init__.py").is_file()} == set(wings)
+    assert packed
+    subpackages = {wing.name for wing in PACKAGE.iterdir() if (wing / "__init__.py").is_file()}
+    assert subpackages == set(wings)
     assert {wing: text[0].upper() + text[1:] + "." for wing, text in wings.items()} == {
         wing: text[0].upper() + text[1:] for wing, text in docstrings.items()}
 
@@ -242,5 +250,7 @@ def test_licences_are_named():
 @pytest.mark.parametrize("name", ["digitnet.safetensors", "ink.safetensors", "ink.onnx"])
 def test_model_cards_are_those_of_the_files(name):
     data = ROOT / "digitfast" / "packed"
-    card = (data / "README.md").read_text(encoding="utf-8").split(f"\n# {name}:")[1].split("\n# ")[0]
-    assert re.search(r"SHA-256 \| `(\w+)`", card).group(1) == hashlib.sha256((data / name).read_bytes()).hexdigest()
+    cards = (data / "README.md").read_text(encoding="utf-8")
+    card = cards.split(f"\n# {name}:")[1].split("\n# ")[0]
+    stated = re.search(r"SHA-256 \| `(\w+)`", card).group(1)
+    assert stated == hashlib.sha256((data / name).read_bytes()).hexdigest()

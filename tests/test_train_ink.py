@@ -22,7 +22,8 @@ def digits() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def scenes(digits) -> np.ndarray:
-    return np.stack([np.stack(ink_scenes.scene(digits, np.random.default_rng(i))) for i in range(40)])
+    generators = [np.random.default_rng(i) for i in range(40)]
+    return np.stack([np.stack(ink_scenes.scene(digits, generator)) for generator in generators])
 
 
 def test_the_same_generator_gives_the_same_scene(digits, scenes):
@@ -55,13 +56,15 @@ def test_crops_keep_ink_in_its_place(scenes):
 
 def test_the_right_ink_costs_least():
     ink = (torch.rand(2, 1, 32, 32) < 0.2).float()
-    right, wrong = (train_ink.loss_of(logits, ink) for logits in ((ink - 0.5) * 20, (0.5 - ink) * 20))
+    right = train_ink.loss_of((ink - 0.5) * 20, ink)
+    wrong = train_ink.loss_of((0.5 - ink) * 20, ink)
     assert right < 0.01 < 1 < wrong
 
 
 def test_training_lowers_the_loss(scenes, capsys):
     train_ink.train(torch.from_numpy(scenes[:16]), torch.from_numpy(scenes[16:20]), epochs=6)
-    losses = [float(line.split("loss ")[1].split(",")[0]) for line in capsys.readouterr().out.splitlines()]
+    lines = capsys.readouterr().out.splitlines()
+    losses = [float(line.split("loss ")[1].split(",")[0]) for line in lines]
     assert losses[-1] < losses[0]
 
 
