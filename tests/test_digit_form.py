@@ -62,3 +62,12 @@ def test_a_slim_digit_is_as_slim_as_it_was(width, height):
     across = mnist_form(np.ones((height, width)))[13].sum() / 255
     as_drawn = 20 * width / height
     assert across == pytest.approx(as_drawn, abs=0.2) if as_drawn > 2 else 1.2 < across < 2.2
+
+
+@pytest.mark.parametrize("side", [20, 22])
+def test_strokes_of_one_pixel_are_widened_in_small_pictures_too(side):
+    "A 7 of one pixel: its strokes are 37 pixels long in MNIST's box."
+    seven = Image.new("L", (side, side))
+    ImageDraw.Draw(seven).line([(1, 1), (side - 2, 1), (side // 2, side - 2)], fill=255)
+    form = mnist_form(np.asarray(seven, np.float32) / 255)
+    assert form.sum() / 255 > 1.5 * 37
