@@ -109,7 +109,7 @@ def test_the_page_and_its_files(draw_page):
         assert b"http://" not in body.replace(b"http://www.w3.org/2000/svg", b"")
         assert b"https://" not in body
     facts = json.loads(ask(draw_page, "/network")[2])
-    assert facts["vocab"] == list("0123456789") and facts["name"] == "digitnet-reader"
+    assert facts["vocab"] == list("0123456789") and facts["name"] == "reader"
 
 
 @pytest.mark.parametrize("path", [

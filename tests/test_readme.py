@@ -95,7 +95,6 @@ def test_accuracies_are_those_of_the_raw_results():
     results = json.loads((ROOT / "benchmarks/results/accuracies.json").read_text())
     rows = {row[0].replace("`", "").replace(" with", ""): row
             for row in table("results.md", "Results")}
-    assert rows.pop("digitnet-reader")[3].replace(" ", "") == other_sets()["MNIST, test images"][2]
     for name, row in rows.items():
         accuracies = [100 * run["accuracy"] for run in results[name]]
         spread = f" ± {stdev(accuracies):.2f}" if len(accuracies) > 1 else ""

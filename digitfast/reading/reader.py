@@ -3,6 +3,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image
@@ -17,6 +18,7 @@ from digitfast.reading.pieces import MOST_PIECES, Piece, find_pieces, join
 from digitfast.reading.result import Digit, Reading
 
 CUT_COST = 3.0  # of a cut through connected ink, in units of log-probability; twice that among digits, if it is none
+JOIN_COST = 0.5  # of a piece that is taken for a part of a digit: a 7 with a line below is no 1 with a foot
 GAP_COST = 2.0  # of parts that lie as far from each other as the line is high
 DROP_COST = 1.5  # of a part as high as the line that is taken for no digit
 LOW, LOW_COST = 0.5, 20.0  # of the line's height, below which hardly a digit is; and what it costs to be one
@@ -74,7 +76,7 @@ def read_digit(
     image = network_form(found.density, predictor)
     chances = predictor.chances(image[None])[0]
     digit = _digit(Piece(0, 0, found.density), image, chances, predictor)
-    if not image.any() or digit.probability <= digit.no_digit:
+    if not image.any():
         return Reading([], found, grey)
     digit = _in_picture(digit, scale)
     return Reading([[digit]], found, grey, digit)
@@ -189,6 +191,7 @@ def _scores(
     gaps = sum(max(0, b.left - a.right) for a, b in ends) / height
     high = math.exp(-LOW_COST * max(0.0, LOW - joined.height / height))  # chance to be so low and no comma
     digit = math.log(high * chances[:-1].max() + 1e-6) - GAP_COST * gaps
+    digit -= JOIN_COST * sum(not 0 < a.cut_from == b.cut_from for a, b in pairwise(parts))
     none = math.log(1 - high * (1 - chances[-1]) + 1e-3)
     if whole is not None:
         none -= whole * max(1, joined.width / height)
