@@ -113,15 +113,12 @@ def digit_dls(
     `set_seed`, so the `Learner` made next gets the same weights and order of images every time.
 
     Shapes: batches of `[bs, 1, size, size]` floats, 0 = paper to 1 = ink, and `[bs]` class indices.
-    Raises: `DataNotFound`, `BadData` (a missing split, an empty class, a file that is not an
-    image), `BadImage`, `BadSetting`.
+    Raises: `DataNotFound`, `BadData` (a missing split, an empty class), `BadImage`, `BadSetting`.
     """
     path = Path(path).expanduser()
-    _check_ranges(holdout, size)
+    _check_ranges(bs, holdout, size)
     root, split, classes = _choose_split(path, holdout)
     device = named_device(device)
-    if not (isinstance(bs, Integral) and bs >= 1):
-        raise BadSetting(f"bs must be a whole number of at least 1, not {bs!r}")
     bs = int(bs)  # torch does not take numpy's integers
     seed = seed if seed is None else int(seed)
     _check_channels(listify(batch_tfms))
@@ -134,20 +131,17 @@ def digit_dls(
             val_bs=val_bs or _validation_batch(bs, size, device),
             num_workers=num_workers, device=device, dl_type=DigitDL)
     _check_images(dls, path, bs, holdout)
-    if resident is None:
-        n = len(dls.train_ds) + len(dls.valid_ds)
-        resident = not item_tfms and n * size * size <= _resident_limit(dls.device)
-    elif resident and item_tfms:
-        raise BadSetting("images kept in memory cannot have item_tfms; use batch_tfms, which run "
-                         "on the device, or resident=False")
     with _keep_generators():
-        loaders = _make_resident(dls, path, size) if resident else dls.loaders
+        is_resident = _stays_in_memory(dls, resident, item_tfms, size)
+        loaders = _make_resident(dls, path, size) if is_resident else dls.loaders
     if seed is not None:
         set_seed(seed)
     return DigitDataLoaders(*loaders, path=path, device=dls.device)
 
 
-def _check_ranges(holdout: float, size: int, max_size: int = 1024) -> None:
+def _check_ranges(bs: int, holdout: float, size: int, max_size: int = 1024) -> None:
+    if not (isinstance(bs, Integral) and bs >= 1):
+        raise BadSetting(f"bs must be a whole number of at least 1, not {bs!r}")
     "Raise `BadSetting` for a `holdout` or a `size` outside its range."
     if not 0 <= holdout < 1:
         raise BadSetting("holdout must be at least 0 and below 1 (part of the training images), "
@@ -245,6 +239,17 @@ def _resident_limit(device: torch.device) -> int:
     if device.type == "cuda":
         return min(RESIDENT_BYTES, torch.cuda.mem_get_info(device)[0] // 4)
     return RESIDENT_BYTES
+
+
+def _stays_in_memory(dls: DataLoaders, resident: bool | None, item_tfms, size: int) -> bool:
+    "Return whether images are kept in memory. Raises: `BadSetting` if they cannot be."
+    if resident is None:
+        n = len(dls.train_ds) + len(dls.valid_ds)
+        return not item_tfms and n * size * size <= _resident_limit(dls.device)
+    if resident and item_tfms:
+        raise BadSetting("images kept in memory cannot have item_tfms; use batch_tfms, which run "
+                         "on the device, or resident=False")
+    return resident
 
 
 def _make_resident(dls: DataLoaders, path: Path, size: int) -> list[ResidentDL]:
