@@ -2,10 +2,8 @@
 import json
 import os
 import re
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ def whole_file(
     path: Path,  # of the file to write
 ) -> Iterator[Path]:  # of the file to write to; renamed to `path` if the context ends without error
     "Write a file whole or not at all, whatever happens meanwhile, even a power cut."
-    part = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.partial")  # a unique name
+    part = path.with_name(f".{path.name[:200]}.{os.urandom(4).hex()}.partial")  # a unique name
     try:
         yield part
         _flush_to_disk(part, os.O_RDWR)
@@ -83,7 +81,7 @@ def write_with_checksum(
     start, end = place.search(content).span(1)
     with whole_file(path) as part, open(part, "wb") as file:
         file.write(memoryview(content)[:start])
-        file.write(sha256(content).hexdigest().encode())
+        file.write(_sha256(content))
         file.write(memoryview(content)[end:])
     return path
 
@@ -98,8 +96,15 @@ def check_checksum(
     if not (seal := place.search(content[:head])):
         raise BadData(f"{path} is not a file that digitfast sealed: it has no checksum")
     start, end = seal.span(1)
-    checked = sha256(memoryview(content)[:start])
-    checked.update(BLANK.encode())
-    checked.update(memoryview(content)[end:])
-    if checked.hexdigest().encode() != seal.group(1):
+    view = memoryview(content)
+    if _sha256(view[:start], BLANK.encode(), view[end:]) != seal.group(1):
         raise BadData(f"{path} is damaged: its checksum does not match its content")
+
+
+def _sha256(*parts: bytes | memoryview) -> bytes:
+    "Return the SHA-256 of all parts together, in hexadecimal digits."
+    from hashlib import sha256  # importing it takes longer than the rest of this module
+    digest = sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest().encode()

@@ -272,7 +272,7 @@ def test_a_source_that_a_model_file_or_a_run_names_is_not_fetched(digits, run_cl
         url = f"http://127.0.0.1:{server.server_port}/x.tgz"
         for file in (PACKED_NETWORK, run / MODEL):
             weights, header = read_sealed(file)
-            header["facts"]["settings"]["source"] = url
+            header["facts"].setdefault("settings", {})["source"] = url
             write_sealed(tmp_path / file.name, weights, header)
         summary = json.loads((run / SUMMARY).read_text())
         summary["settings"]["source"] = url
