@@ -243,12 +243,12 @@ def test_joined_digits_lie_side_by_side():
 
 
 @pytest.mark.parametrize("change, message", [
-    (lambda n, x, y: (-1, x, y), "-1 images"),
-    (lambda n, x, y: (2.5, x, y), "2.5 images"),
+    (lambda n, x, y: (-1, x, y), "n must be a whole number of at least 0 .*, not -1"),
+    (lambda n, x, y: (2.5, x, y), "n must be .*, not 2.5"),
     (lambda n, x, y: (n, x / 255, y), "float64"),
     (lambda n, x, y: (n, x[:, :20], y), "20, 28"),
     (lambda n, x, y: (n, x, y[:-1]), "labels"),
-    (lambda n, x, y: (n, x, y.astype(float)), "labels of float64"),
+    (lambda n, x, y: (n, x, y.astype(float)), "labels must be integers .*, not float64"),
     (lambda n, x, y: (n, x[y != 4], y[y != 4]), "each digit"),
     (lambda n, x, y: (n, x, np.where(y == 4, 10, y)), "each digit"),
 ])

@@ -193,12 +193,12 @@ def test_ink_can_be_told_from_the_page(seed):
     ids=lambda digits: f"{type(digits).__name__}{getattr(digits, 'shape', '')}",
 )
 def test_bad_digits(digits):
-    with pytest.raises(BadImage, match=r"are uint8 \[n, 28, 28\], n from 1 to 10"):
+    with pytest.raises(BadImage, match=r"must be uint8 \[n, 28, 28\] with n from 1 to 10, not"):
         synthetic_photo(digits, np.random.default_rng(0))
 
 
 def test_digit_without_ink():
-    with pytest.raises(BadImage, match="digit 1 has no ink; allowed are"):
+    with pytest.raises(BadImage, match="must have ink .*; digit 1 has none"):
         synthetic_photo(np.stack([ONE, ONE * 0]), np.random.default_rng(0))
 
 
@@ -206,7 +206,8 @@ def test_digit_without_ink():
     "size", [(299, 900), (900, 6001), (640.0, 480), (640,), 640, "small"], ids=str
 )
 def test_bad_sizes(size):
-    with pytest.raises(BadSetting, match="allowed are two whole numbers of 300 to 6000"):
+    message = "size must be two whole numbers of 300 to 6000 pixels, not"
+    with pytest.raises(BadSetting, match=message):
         synthetic_photo(ONE[None], np.random.default_rng(0), size)
 
 

@@ -1,13 +1,22 @@
 "Reading UNIPEN's characters and drawing them, on files made up here."
-import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools" / "reader"))
-render = pytest.importorskip("render")
-unipen = pytest.importorskip("unipen")
+
+def tool(name: str):
+    "Return a module of tools/reader; its folder stays off the path, where tools/ink has a `train`."
+    file = Path(__file__).parent.parent / "tools" / "reader" / f"{name}.py"
+    spec = spec_from_file_location(name, file)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+render = tool("render")
+unipen = tool("unipen")
 
 STROKES = """\
 .COORD X Y T

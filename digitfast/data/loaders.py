@@ -113,7 +113,8 @@ def digit_dls(
     `set_seed`, so the `Learner` made next gets the same weights and order of images every time.
 
     Shapes: batches of `[bs, 1, size, size]` floats, 0 = paper to 1 = ink, and `[bs]` class indices.
-    Raises: `DataNotFound`, `BadData` (a missing split, an empty class), `BadImage`, `BadSetting`.
+    Raises: `DataNotFound`, `BadImage`, `BadSetting`, and `BadData` for a missing split, an empty
+    class or a file that is not an image.
     """
     path = Path(path).expanduser()
     _check_ranges(bs, holdout, size)
@@ -131,18 +132,17 @@ def digit_dls(
             val_bs=val_bs or _validation_batch(bs, size, device),
             num_workers=num_workers, device=device, dl_type=DigitDL)
     _check_images(dls, path, bs, holdout)
-    with _keep_generators():
-        is_resident = _stays_in_memory(dls, resident, item_tfms, size)
-        loaders = _make_resident(dls, path, size) if is_resident else dls.loaders
+    stays = _stays_in_memory(dls, resident, item_tfms, size)
+    loaders = _make_resident(dls, path, size) if stays else dls.loaders
     if seed is not None:
         set_seed(seed)
     return DigitDataLoaders(*loaders, path=path, device=dls.device)
 
 
 def _check_ranges(bs: int, holdout: float, size: int, max_size: int = 1024) -> None:
+    "Raise `BadSetting` for a `bs`, a `holdout` or a `size` outside its range."
     if not (isinstance(bs, Integral) and bs >= 1):
         raise BadSetting(f"bs must be a whole number of at least 1, not {bs!r}")
-    "Raise `BadSetting` for a `holdout` or a `size` outside its range."
     if not 0 <= holdout < 1:
         raise BadSetting("holdout must be at least 0 and below 1 (part of the training images), "
                          f"such as 0.1, not {holdout}")
@@ -252,8 +252,9 @@ def _stays_in_memory(dls: DataLoaders, resident: bool | None, item_tfms, size: i
     return resident
 
 
+@_keep_generators()
 def _make_resident(dls: DataLoaders, path: Path, size: int) -> list[ResidentDL]:
-    "Return the loaders of `dls` with all images in memory."
+    "Return the loaders of `dls` with all images in memory; random generators keep their states."
     splits = [list(dl.dataset.items) for dl in dls.loaders]
     pixels = load_pixels([file for files in splits for file in files], path, size)
     index = dls.vocab.o2i

@@ -25,7 +25,7 @@ def predict_pictures(
     no_digit, box, and how many digits there are. For a picture that cannot be read: file and error."""
     images, predictor = _listed(images), predictor or Predictor.packed()
     if as_is and steps:
-        raise BadSetting(f"{steps}: a picture that is taken as it is goes no steps; leave out one of the two")
+        raise BadSetting(f"{steps} cannot show the steps of a picture that is taken as it is; omit as_is or steps")
     if as_is:
         return _answers(images, lambda file: _as_is(file, predictor))
     check_figures(images, steps)

@@ -26,7 +26,7 @@ def check_figures(
     for path in filter(None, paths):
         _check_png(path)
         if len(list(images)) != 1 or Path(*images).is_dir():
-            raise BadSetting(f"{path} takes one picture; name one at a time")
+            raise BadSetting(f"{path} can show only one picture; name one at a time")
 
 
 def _check_png(path: str | Path) -> None:

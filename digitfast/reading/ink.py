@@ -49,7 +49,7 @@ def find_ink(
     Raises: `BadSetting` for another `ink`.
     """
     if ink not in INKS:
-        raise BadSetting(f"ink={ink!r}: one of {', '.join(INKS)} is wanted")
+        raise BadSetting(f"ink must be one of {', '.join(INKS)}, not {ink!r}")
     if ink == "drawing" or min(grey.shape) < SMALL:
         return _even_ink(grey, ink)
     dark = ink == "dark" or (ink == "auto" and _is_dark(grey))

@@ -71,14 +71,14 @@ class _Digits:
 
 def _checked(n: int, digits: np.ndarray, labels: np.ndarray) -> _Digits:
     if not isinstance(n, (int, np.integer)) or n < 0:
-        raise BadSetting(f"{n} images: a whole number of 0 or more is wanted")
+        raise BadSetting(f"n must be a whole number of at least 0 (images), not {n!r}")
     if digits.dtype != np.uint8 or digits.ndim != 3 or digits.shape[1:] != (SIDE, SIDE):
-        raise BadSetting(f"digits of {digits.dtype} {list(digits.shape)}: uint8 [k, {SIDE}, {SIDE}] is wanted")
+        raise BadSetting(f"digits must be uint8 [k, {SIDE}, {SIDE}], not {digits.dtype} {list(digits.shape)}")
     if labels.shape != digits.shape[:1] or labels.dtype.kind not in "iu":
-        raise BadSetting(f"labels of {labels.dtype} {list(labels.shape)}: integers [{len(digits)}] are wanted")
+        raise BadSetting(f"labels must be integers [{len(digits)}], not {labels.dtype} {list(labels.shape)}")
     found = np.unique(labels).tolist()
     if found != list(range(10)):
-        raise BadSetting(f"labels {found}: images of each digit from 0 to 9 are wanted, and no others")
+        raise BadSetting(f"digits must show each digit from 0 to 9 and nothing else, not {found}")
     return _Digits(digits, [np.flatnonzero(labels == digit) for digit in range(10)])
 
 

@@ -34,7 +34,7 @@ def synthetic_page(
     """
     shape, dtype = getattr(digits, "shape", ()), getattr(digits, "dtype", type(digits).__name__)
     if dtype != np.uint8 or shape[1:] != (28, 28) or not 1 <= shape[0] <= 100:
-        raise BadImage(f"{dtype} {list(shape)}: digits of a page are uint8 [n, 28, 28], n from 1 to 100")
+        raise BadImage(f"digits must be uint8 [n, 28, 28] with n from 1 to 100, not {dtype} {list(shape)}")
     lengths = _lengths(len(digits), rng)
     width, height = size
     room = 1 - 2 * MARGIN

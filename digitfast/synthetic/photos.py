@@ -76,11 +76,11 @@ def _check(digits: np.ndarray, size: tuple[int, int]):
     "Raises what `synthetic_photo` says."
     shape, dtype = getattr(digits, "shape", ()), getattr(digits, "dtype", type(digits).__name__)
     if dtype != np.uint8 or shape[1:] != (28, 28) or not 1 <= shape[0] <= MOST_DIGITS:
-        raise BadImage(f"{dtype} {list(shape)}: digits to photograph are uint8 [n, 28, 28], n from 1 to {MOST_DIGITS}")
+        raise BadImage(f"digits must be uint8 [n, 28, 28] with n from 1 to {MOST_DIGITS}, not {dtype} {list(shape)}")
     if not (inked := digits.any(axis=(1, 2))).all():
-        raise BadImage(f"digit {inked.argmin()} has no ink; allowed are 0 = paper to 255 = ink, and ink in each")
+        raise BadImage(f"each digit must have ink (0 = paper to 255 = ink); digit {inked.argmin()} has none")
     if not (isinstance(size, tuple) and len(size) == 2 and all(isinstance(s, int) and s in SIDES for s in size)):
-        raise BadSetting(f"a photo of size {size}: allowed are two whole numbers of {SIDES[0]} to {SIDES[-1]} pixels")
+        raise BadSetting(f"size must be two whole numbers of {SIDES[0]} to {SIDES[-1]} pixels, not {size}")
 
 
 def _choose(digits: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> dict[str, object]:

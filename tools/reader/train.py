@@ -62,7 +62,7 @@ def main() -> None:
     if len(sys.argv) not in (3, 4):
         sys.exit(__doc__)
     folder, out = Path(sys.argv[1]), Path(sys.argv[2])
-    epochs = int(sys.argv[3]) if len(sys.argv) == 4 else 12
+    epochs = int(sys.argv[3]) if len(sys.argv) == 4 else 10
     torch.manual_seed(SEED)
     mnist = mnist_images("training")
     mnist = mnist.sample(len(mnist.labels))
