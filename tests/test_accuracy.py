@@ -6,6 +6,7 @@ from digitfast.evaluation.accuracy import (
     Evidence,
     accuracy_interval,
     count_confusion,
+    edit_distance,
     evidence_of,
     is_found,
     sure_answers,
@@ -61,3 +62,9 @@ def test_right_wrong_and_refused_add_up():
 
 def test_a_mark_that_is_likelier_no_digit_is_refused_however_low_the_threshold():
     assert sure_answers(CHANCES[3:4], LABELS[3:4], threshold=0.0) == (0, 0, 1)
+
+
+@pytest.mark.parametrize(("one", "other", "distance"), [
+    ("", "", 0), ("123", "123", 0), ("123", "13", 1), ("9", "10", 2), ("", "42", 2)])
+def test_edit_distance(one, other, distance):
+    assert edit_distance(one, other) == distance

@@ -6,13 +6,7 @@ from PIL import Image
 from digitfast import Predictor
 from digitfast.errors import BadData
 from digitfast.evaluation.evaluate import answer_pictures, evaluate_pictures
-from digitfast.evaluation.other_sets import edit_distance, font_digits
-
-
-@pytest.mark.parametrize(("one", "other", "distance"), [
-    ("", "", 0), ("123", "123", 0), ("123", "13", 1), ("9", "10", 2), ("", "42", 2)])
-def test_edit_distance(one, other, distance):
-    assert edit_distance(one, other) == distance
+from digitfast.evaluation.other_sets import font_digits
 
 
 def test_dark_digits_are_read_in_mnists_form_but_not_as_they_come(mnist):

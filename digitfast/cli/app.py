@@ -9,7 +9,7 @@ import typer
 
 from digitfast import __version__
 from digitfast.cli.network_commands import draw, evaluate, export, predict, read, report
-from digitfast.cli.options import complain
+from digitfast.cli.options import WithPictures, complain
 from digitfast.cli.training_commands import bench, data, fit, lr_find, runs
 from digitfast.errors import BadSetting, DigitError, ProcessEnded
 from digitfast.training.cpu_threads import look_on
@@ -42,7 +42,7 @@ def _reporting(command: Callable) -> Callable:
 
 
 for command in (fit, lr_find, evaluate, report, predict, read, draw, export, data, runs, bench):
-    app.command()(_reporting(command))
+    app.command(cls=WithPictures if command is evaluate else None)(_reporting(command))
 
 
 @app.callback(invoke_without_command=True)

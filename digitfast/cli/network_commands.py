@@ -21,19 +21,19 @@ def evaluate(
         help="Digits to evaluate on, as for fit; a folder may also hold the class folders "
              "themselves. Default: what the network was trained on; mnist for a .pkl outside of a "
              "run folder.")] = None,
-    sets: Annotated[bool, typer.Option(
-        "--sets", help="Print a table over MNIST, other people's digits, handwriting fonts, "
-                       "synthetic photos and pictures without a digit instead. Takes some "
-                       "minutes.")] = False,
+    sets: Annotated[str | None, typer.Option(
+        metavar="[FOLDER]",
+        help="Print a table over real pictures in FOLDER, whose truth.tsv says what each shows, "
+             "instead. Without FOLDER: over MNIST, other people's digits, handwriting fonts, "
+             "synthetic photos and pictures without a digit. Takes some minutes.")] = None,
     trust: Trust = False,
     runs: RunsFolder = "runs",
 ):
     "Print the accuracy on test images with its 95 % interval, and the confusion matrix."
     from digitfast.cli.networks import open_network
     predictor = open_network(target, runs, trust)
-    if sets:
-        from digitfast.evaluation.other_sets import evaluate_sets
-        evaluate_sets(predictor, lambda line: print(line, flush=True))
+    if sets is not None:
+        _print_table(predictor, sets)
         return
     from digitfast.data.folders import evaluation_folder
     from digitfast.evaluation.evaluate import evaluate_pictures
@@ -43,6 +43,21 @@ def evaluate(
     as_is = predictor.form != "mnist" or source in (None, predictor.source)
     evidence = evaluate_pictures(predictor, folder, as_is)
     _print_evidence(evidence, folder)
+
+
+def _print_table(
+    predictor,
+    folder: str,  # of real pictures; "": the sets that are made or bundled
+) -> None:
+    from digitfast.evaluation.other_sets import evaluate_sets
+    from digitfast.evaluation.real_pictures import evaluate_real_pictures
+
+    def show(line: str) -> None:
+        print(line, flush=True)
+    if folder:
+        evaluate_real_pictures(predictor, folder, show)
+    else:
+        evaluate_sets(predictor, show)
 
 
 def _print_evidence(evidence, folder: Path) -> None:

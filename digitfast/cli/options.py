@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperCommand
 
 from digitfast.training.processes import process_rank
 from digitfast.training.recipe import Recipe
@@ -56,6 +57,18 @@ def _option(setting: Field) -> inspect.Parameter:
     option = typer.Option(help=setting.metadata["help"] + default)
     return inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=None,
                              annotation=Annotated[setting.type | None, option])
+
+
+class WithPictures(TyperCommand):
+    "A command whose --sets may be followed by a folder of real pictures, or by no value."
+
+    def parse_args(self, ctx, args: list[str]) -> list[str]:
+        given = []
+        for arg, following in zip(args, [*args[1:], ""], strict=True):
+            given.append(arg)
+            if arg == "--sets" and not (Path(following) / "truth.tsv").is_file():
+                given.append("")
+        return super().parse_args(ctx, given)
 
 
 def complain(

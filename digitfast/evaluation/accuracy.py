@@ -107,3 +107,20 @@ def is_found(
 ) -> np.ndarray:  # bool `[n]`
     "Return for each image whether it has anything that may be a digit."
     return chances[:, :-1].max(1) > 0
+
+
+def edit_distance(
+    one: str,
+    other: str,
+) -> int:
+    """Return the Levenshtein distance of two texts.
+
+    It counts the characters to insert, delete or replace to turn one into the other.
+    """
+    row = list(range(len(other) + 1))
+    for i, a in enumerate(one, 1):
+        above = row
+        row = [i]
+        for j, b in enumerate(other, 1):
+            row.append(min(above[j] + 1, row[-1] + 1, above[j - 1] + (a != b)))
+    return row[-1]

@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 
 from digitfast.data.sources import digits_path
 from digitfast.errors import BadData
-from digitfast.evaluation.accuracy import is_found, sure_answers
+from digitfast.evaluation.accuracy import edit_distance, is_found, sure_answers
 from digitfast.evaluation.evaluate import Answers, answer_pictures
 from digitfast.inference.calibration import accuracy_over_coverage, expected_calibration_error
 from digitfast.inference.predictor import Predictor
@@ -208,23 +208,6 @@ def font_digits(
                 page = Image.new("L", (400, 300), 255)
                 ImageDraw.Draw(page).text(place, character, fill=20, font=face)
                 yield page, i
-
-
-def edit_distance(
-    one: str,
-    other: str,
-) -> int:
-    """Return the Levenshtein distance of two texts.
-
-    It counts the characters to insert, delete or replace to turn one into the other.
-    """
-    row = list(range(len(other) + 1))
-    for i, a in enumerate(one, 1):
-        above = row
-        row = [i]
-        for j, b in enumerate(other, 1):
-            row.append(min(above[j] + 1, row[-1] + 1, above[j - 1] + (a != b)))
-    return row[-1]
 
 
 def _empty_page(rng: np.random.Generator) -> np.ndarray:
