@@ -7,8 +7,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from digitfast.models.ink_net import COARSEST, InkNet, as_input
-from digitfast.reading import ink as module
-from digitfast.reading.ink import ink_chances
+from digitfast.reading import ink_network as module
+from digitfast.reading.ink_network import ink_chances
 from digitfast.synthetic.photos import synthetic_photo
 
 
@@ -71,7 +71,7 @@ def test_onnxruntime_finds_the_same_ink(digits):
 
 @pytest.mark.parametrize("first, chosen", [("numpy", "_of_onnxruntime"), ("torch", "_of_torch")])
 def test_torch_only_where_it_is_there_already(first, chosen):
-    code = (f"import sys, {first}, digitfast.reading.ink as ink; "
+    code = (f"import sys, {first}, digitfast.reading.ink_network as ink; "
             f"ink._of_onnxruntime = lambda: '_of_onnxruntime'; "
             f"ink._of_torch = lambda: '_of_torch'; print(ink._network(), 'torch' in sys.modules)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,7 +9,7 @@ from digitfast import Predictor, read_digit, read_digits
 from digitfast.errors import BadImage, BadSetting
 from digitfast.reading.cuts import MOST_PARTS
 from digitfast.reading.figures import check_figures, draw_boxes, draw_steps
-from digitfast.reading.ink import Ink, find_ink
+from digitfast.reading.ink import Ink, even_ink
 from digitfast.reading.pieces import MOST_PIECES, find_pieces
 from digitfast.reading.result import Digit, Reading
 from digitfast.synthetic.photos import synthetic_photo
@@ -109,7 +109,7 @@ def test_digits_that_touch_are_cut_apart_and_a_comma_is_no_digit(digit_images):
         large = large.crop(large.point(lambda ink: 255 * (ink > 100)).getbbox())
         row.paste(20, (left, 40), large)
         left += large.width - 4
-    assert len(find_pieces(find_ink(np.asarray(row), "drawing").density)) < 4
+    assert len(find_pieces(even_ink(np.asarray(row)).density)) < 4
     assert read_digits(row, ink="drawing").text == read_digits(row).text == "2743"
     page = sheet(digit_images, "3141")
     ImageDraw.Draw(page).line([(145, 130), (139, 158)], fill=30, width=9)
@@ -123,7 +123,7 @@ def test_a_digit_whose_stroke_is_broken_is_one(ink):
         [(92, 108), (70, 150), (145, 146)],
         width=9,
     )
-    assert len(find_pieces(find_ink(np.asarray(two), "drawing").density)) == 2
+    assert len(find_pieces(even_ink(np.asarray(two)).density)) == 2
     reading = read_digit(two, ink=ink)
     digit = reading.digit
     assert (digit.label, len(reading.digits), read_digits(two, ink=ink).text) == ("2", 1, "2")

@@ -1,9 +1,11 @@
 import numpy as np
+import pytest
 from PIL import Image, ImageDraw
+from scipy.ndimage import binary_fill_holes
 
 from digitfast.reading.cuts import candidates, cut_pieces, cut_touching
 from digitfast.reading.lines import line_height, may_be_one, text_lines
-from digitfast.reading.pieces import Piece, find_pieces, join
+from digitfast.reading.pieces import Piece, find_pieces, join, typical_width
 
 
 def ink(*boxes: tuple[int, int, int, int], shape=(200, 400)) -> np.ndarray:
@@ -49,7 +51,7 @@ def test_touching_shapes_can_be_cut_where_they_touch():
     piece, = find_pieces(density)
     parts = cut_touching([piece, Piece(200, 40, np.ones((60, 30), np.float32))])
     assert len({p.cut_from for p in parts if p.cut_from}) == 1 and len(parts) >= 3
-    assert any(58 <= p.right <= 66 for p in parts)
+    assert any(58 <= p.right <= 66 + 9 for p in parts)  # with a stroke that both sides share
     whole = join([p for p in parts if p.cut_from])
     assert (whole.ink > 0.3).sum() == (piece.ink > 0.3).sum()
 
@@ -141,3 +143,31 @@ def test_columns_of_a_table_are_read_row_by_row():
     ]
     lines = text_lines(find_pieces(ink(*boxes)))
     assert [[p.left + 1 for p in line] for line in lines] == [[20, 28, 200, 380]] * 4
+
+
+def test_round_digits_that_share_a_stroke_both_keep_it():
+    image = Image.new("L", (220, 120))
+    for left in (20, 92):
+        ImageDraw.Draw(image).ellipse((left, 20, left + 80, 100), outline=255, width=8)
+    piece, = find_pieces(np.asarray(image, np.float32) / 255)
+    parts = cut_touching([piece])
+    runs = [join(parts[start:stop]) for start, stop in candidates(parts)]
+    rings = [run for run in runs if is_ring(run) and 70 < run.width < 95]
+    assert min(ring.left for ring in rings) < 25
+    assert max(ring.right for ring in rings) > 165
+
+
+def is_ring(piece: Piece) -> bool:
+    shape = piece.ink > 0.3
+    return binary_fill_holes(shape).sum() > 1.5 * shape.sum()
+
+
+def test_the_typical_stroke_is_a_digits_beside_a_patch_and_a_line():
+    shape = np.zeros((300, 400), np.float32)
+    for left in (20, 60, 100):
+        shape[100:160, left:left + 6] = 1
+    assert typical_width(shape > 0.5) == pytest.approx(6, abs=1)
+    shape[200:290, 200:390] = 1  # a shadow, far larger than all digits
+    assert typical_width(shape > 0.5) == pytest.approx(6, abs=1)
+    shape[20:22, 5:395] = 1  # what is left of a ruled line
+    assert typical_width(shape > 0.5) == pytest.approx(6, abs=1)

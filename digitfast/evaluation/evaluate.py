@@ -15,8 +15,9 @@ from digitfast.errors import BadData, BadSetting
 from digitfast.evaluation.accuracy import Evidence, count_confusion, evidence_of
 from digitfast.inference.predictor import Predictor, predictor_of
 from digitfast.reading.answers import predict_pictures
-from digitfast.reading.ink import SMALL, find_ink
-from digitfast.reading.reader import network_form, read_digit
+from digitfast.reading.ink import SMALL, even_ink
+from digitfast.reading.line_search import network_form
+from digitfast.reading.reader import read_digit
 from digitfast.training.processes import alone
 
 
@@ -105,8 +106,8 @@ def answer_pictures(
     for i, picture in enumerate(pictures):
         grey, _ = read_picture(picture)
         squares.append(np.asarray(fit_square(Image.fromarray(grey), predictor.size)))
-        if min(grey.shape) < SMALL:
-            forms.append(network_form(find_ink(grey, ink).density, predictor))
+        if max(grey.shape) < SMALL:
+            forms.append(network_form(even_ink(grey, ink).density, predictor))
             if not forms[-1].any():
                 read[i] = nothing_found
         else:

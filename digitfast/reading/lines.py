@@ -27,6 +27,9 @@ def text_lines(
     """
     if not pieces:
         return []
+    around = [p for p in pieces if any(_is_around(p, other) for other in pieces)]
+    if around:  # a ring or a box is no part of a line, but may be a digit itself
+        return text_lines([p for p in pieces if p not in around]) + [[p] for p in around]
     typical = typical_height(pieces)
     small = [p for p in pieces if p.height < 0.5 * typical]
     large = [p for p in pieces if p.height > LARGE * typical]
@@ -52,6 +55,12 @@ def text_lines(
         line.sort(key=lambda p: p.left)
     lines += text_lines(large) + text_lines(alone)
     return sorted(lines, key=lambda line: np.mean([p.middle[1] - slope * p.middle[0] for p in line]))
+
+
+def _is_around(piece: Piece, other: Piece) -> bool:
+    "Whether `other`, which is no speck, lies inside `piece` with paper between them on all sides."
+    room = min(other.left - piece.left, other.top - piece.top, piece.right - other.right, piece.bottom - other.bottom)
+    return room > 0.1 * piece.height and other.height > 0.2 * piece.height
 
 
 def _slope(pieces: Sequence[Piece]) -> float:

@@ -11,6 +11,7 @@ WIDE = 1.7  # of a digit's width at most, as a part of its line's height
 SMALLEST = 9  # pixels of a digit, with its rim; what is smaller is noise where nothing is larger
 MOST_PIECES = 1000  # of one picture, and parts that they are cut into; the largest are kept
 LONGEST = 16  # stroke of a digit, in its widths
+CORNERS = np.ones((3, 3))  # pixels that touch at their corners hang together, too
 LARGE, TINY = 2.5, 0.25  # heights of pieces that are no part of the lines around them, in the typical one
 BROKEN, LEAST_PART = 0.1, 0.25  # gap in the stroke of a digit at most, and its parts at least, in heights of the digit
 DEEPEST = 8  # how many pieces may lie over each other by their boxes, all over the picture; the smallest are kept
@@ -66,7 +67,7 @@ def find_pieces(
     density: np.ndarray,  # float32 `[h, w]`, 0 = paper to 1 = ink
 ) -> list[Piece]:
     "The connected pieces of ink, but for specks."
-    labels, n = scipy.ndimage.label(density > INKED, np.ones((3, 3)))
+    labels, n = scipy.ndimage.label(density > INKED, CORNERS)
     boxes = scipy.ndimage.find_objects(labels)
     sides = np.array([max(b[0].stop - b[0].start, b[1].stop - b[1].start) for b in boxes])
     order = np.argsort(-sides, kind="stable")[:MOST_PIECES]
@@ -77,7 +78,17 @@ def find_pieces(
         return []
     inside = [p for p in pieces if not _at_edge(p, density.shape)] or pieces
     typical = typical_height(inside)
-    return [p for p in pieces if max(p.height, p.width) >= 0.15 * typical]
+    return [p for p in pieces if max(p.height, p.width) >= 0.2 * typical
+            and not (len(inside) < len(pieces) and _is_margin(p, density.shape, typical))]
+
+
+def _is_margin(piece: Piece, shape: tuple[int, int], typical: float) -> bool:
+    "Return whether a piece is the rim of the picture, or comes in from there and is far larger than a digit."
+    if max(piece.height / LARGE, piece.width / (LARGE * WIDE)) > typical and _at_edge(piece, shape):
+        return True
+    rim = max(0.3 * typical, 0.015 * max(shape))
+    return (piece.right <= rim or piece.bottom <= rim
+            or piece.left >= shape[1] - rim or piece.top >= shape[0] - rim)
 
 
 def _in_few_layers(order: np.ndarray, boxes: Sequence[tuple[slice, slice]], size: int) -> np.ndarray:
@@ -91,7 +102,7 @@ def _cut_out(density: np.ndarray, labels: np.ndarray, i: int, box: tuple[slice, 
     "Piece number `i`, counted from 0, with the faint rim of its ink."
     rows, columns = (slice(max(0, b.start - 1), b.stop + 1) for b in box)
     own = labels[rows, columns]
-    near = scipy.ndimage.binary_dilation(own == i + 1, np.ones((3, 3))) & ((own == 0) | (own == i + 1))
+    near = scipy.ndimage.binary_dilation(own == i + 1, CORNERS) & ((own == 0) | (own == i + 1))
     return Piece(columns.start, rows.start, np.where(near, density[rows, columns], 0))
 
 
@@ -109,15 +120,35 @@ def _at_edge(piece: Piece, shape: tuple[int, int]) -> bool:
 
 
 def typical_height(pieces: Sequence[Piece]) -> float:
-    """The height that half of all strokes belong to pieces of less than.
+    """Return the height that half of all strokes belong to pieces of less than.
 
-    A piece counts by how many times its stroke is as long as wide, and for no more than a digit: so that neither a pen
-    on the page nor a word crossed out decides.
+    A piece counts by its height and by how many times its stroke is as long as wide, but for no more than a digit: so
+    neither specks decide, nor a pen on the page, nor a word crossed out.
     """
     heights = np.array([max(p.height, p.width / WIDE) for p in pieces])
-    lengths = np.array([min(_stroke_length(p), LONGEST) for p in pieces])
+    weights = heights * [min(_stroke_length(p), LONGEST) for p in pieces]
     order = heights.argsort()
-    return float(heights[order][np.searchsorted(np.cumsum(lengths[order]), lengths.sum() / 2)])
+    return float(heights[order][np.searchsorted(np.cumsum(weights[order]), weights.sum() / 2)])
+
+
+def typical_width(
+    shape: np.ndarray,  # bool `[h, w]`
+) -> float:
+    """Return the width that half of all strokes are narrower than, in pixels; 0 without ink.
+
+    A piece counts by how many times it is as long as it is wide, but for no more than a digit, and
+    a wide one for more than a thin one: so neither a patch of shadow decides, nor a ruled line, nor
+    a hair beside a digit.
+    """
+    labels, n = scipy.ndimage.label(shape, CORNERS)
+    if not n:
+        return 0.0
+    areas = np.bincount(labels.ravel(), minlength=n + 1)[1:]
+    inside = scipy.ndimage.distance_transform_edt(np.pad(shape, 1))[1:-1, 1:-1]
+    widths = 4 * np.bincount(labels.ravel(), inside.ravel(), n + 1)[1:] / areas - 1
+    order = widths.argsort()
+    weights = (np.minimum(areas / widths**2, LONGEST) * np.sqrt(widths))[order].cumsum()
+    return float(widths[order][np.searchsorted(weights, weights[-1] / 2)])
 
 
 def _stroke_length(piece: Piece) -> float:

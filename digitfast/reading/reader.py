@@ -1,38 +1,56 @@
-"""A picture → the numbers written in it: which pieces of ink make up which digits, and how sure that is."""
+"""A picture → the numbers that are written in it."""
 import math
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
-from PIL import Image
 
-from digitfast.data.mnist_form import mnist_form
-from digitfast.data.pictures import fit_square, read_picture
+from digitfast.data.pictures import read_picture
 from digitfast.inference.predictor import Predictor, check_predictor
-from digitfast.reading.cuts import candidates, cut_pieces, cut_touching
-from digitfast.reading.ink import SMALL, find_ink
-from digitfast.reading.lines import line_height, may_be_one, text_lines
+from digitfast.reading.cuts import cut_touching
+from digitfast.reading.ink import SMALL, Ink, even_ink, find_inks
+from digitfast.reading.line_search import digit_of, network_form, read_line
+from digitfast.reading.lines import may_be_one, text_lines
 from digitfast.reading.pieces import MOST_PIECES, Piece, find_pieces, join
 from digitfast.reading.result import Digit, Reading
-
-CUT_COST = 3.0  # of a cut through connected ink, in units of log-probability; twice that among digits, if it is none
-JOIN_COST = 0.5  # of a piece that is taken for a part of a digit: a 7 with a line below is no 1 with a foot
-GAP_COST = 2.0  # of parts that lie as far from each other as the line is high
-DROP_COST = 1.5  # of a part as high as the line that is taken for no digit
-LOW, LOW_COST = 0.5, 20.0  # of the line's height, below which hardly a digit is; and what it costs to be one
 
 
 def read_digits(
     picture,  # a path, the bytes of an image file, a PIL image, an array or a tensor
-    predictor: Predictor | None = None,  # None: the network that comes with digitfast
-    ink: str = "auto",  # dark or light, against its paper; auto: whichever the picture shows; drawing: on even paper
+    predictor: Predictor | None = None,  # None: the bundled network
+    ink: str = "auto",  # dark or light, against its paper; auto: whichever it is; drawing: all marks
 ) -> Reading:
-    "The digits in a picture, line by line. Raises: `BadImage`, which names the file; `BadSetting`."
+    """Return the digits in a picture, line by line.
+
+    Raises: `BadImage`, which names the file; `BadSetting`.
+    """
     predictor = _checked(predictor)
     grey, scale = read_picture(picture)
-    return _read(grey, scale, predictor, ink, cut=True)
+    return _best_reading(grey, scale, predictor, ink, one=False)
+
+
+def read_digit(
+    picture,  # as for `read_digits`, and so are the others
+    predictor: Predictor | None = None,
+    ink: str = "auto",
+) -> Reading:
+    """Return the reading of a picture of one digit, which is its `digit`; None where there is none.
+
+    Of several it is the most prominent one, by its size and how sure it is. A ring or a box around
+    a digit is not taken for the digit, nor a pen that comes in from the edge of the picture. In a
+    picture of less than 64 pixels all ink is the digit's.
+    """
+    predictor = _checked(predictor)
+    grey, scale = read_picture(picture)
+    if max(grey.shape) >= SMALL:
+        return _best_reading(grey, scale, predictor, ink, one=True)
+    found = even_ink(grey, ink)
+    image = network_form(found.density, predictor)
+    if not image.any():
+        return Reading([], found, grey)
+    chances = predictor.chances(image[None])[0]
+    digit = _in_picture(digit_of(Piece(0, 0, found.density), image, chances, predictor), scale)
+    return Reading([[digit]], found, grey, digit)
 
 
 def _checked(predictor: Predictor | None) -> Predictor:
@@ -43,91 +61,164 @@ def _checked(predictor: Predictor | None) -> Predictor:
     return predictor
 
 
-def _read(grey: np.ndarray, scale: float, predictor: Predictor, ink: str, cut: bool) -> Reading:
-    "The digits in a grey picture; with `cut`, ink that hangs together may be several of them."
-    found = find_ink(grey, ink)
+def _best_reading(
+    grey: np.ndarray,  # uint8 `[h, w]`
+    scale: float,  # of `grey`, in which the boxes are not given
+    predictor: Predictor,
+    ink: str,
+    one: bool,  # whether one digit is asked for, so that no ink is cut
+) -> Reading:
+    "Return the reading, of those of each way to see the ink, for which most speaks."
+    best = None
+    for found in find_inks(grey, ink):
+        reading = _read(found, grey, scale, predictor, cut=not one)
+        if best is None or _evidence(reading) > _evidence(best):
+            best = reading
+        if one and _is_beyond_doubt(best):
+            break
+    return best
+
+
+def _is_beyond_doubt(reading: Reading, sure: float = 0.98) -> bool:
+    "Return whether a reading is one sure digit, and no 1, as every line that is left looks like one."
+    digits = [digit for line in reading.lines for digit in line]
+    return len(digits) == 1 and digits[0].guess != "1" and digits[0].probability >= sure
+
+
+def _evidence(
+    reading: Reading,
+    likely: float = 0.8,  # probability from which a digit speaks for a reading
+    for_one: float = 0.02,  # what a 1 speaks for it, or against it
+) -> tuple[float, float]:
+    """Return how much speaks for a reading.
+
+    Each digit counts by how likely it is, and against the reading if that is little. A 1 counts
+    little, as every line that is left looks like one: for the reading beside other digits of its
+    height, or where there is nothing else, and against it in other places.
+    """
+    is_other = any(d.label and d.guess != "1" for line in reading.lines for d in line)
+    total = 0.0
+    probabilities = []
+    for line in reading.lines:
+        heights = [_height(d) for d in line if d.label and d.guess != "1"]
+        height = float(np.median(heights)) if heights else 0.0
+        for digit in line:
+            surplus = digit.probability - likely
+            probabilities.append(digit.probability)
+            if digit.guess != "1" or surplus < 0:
+                total += surplus
+            elif is_other:
+                in_row = 0.6 * height <= _height(digit) <= 1.5 * height
+                total += for_one if in_row else -for_one
+    if not is_other and any(d.guess == "1" for line in reading.lines for d in line):
+        total += for_one
+    return round(total, 2), float(np.mean(probabilities)) if probabilities else 0.0
+
+
+def _height(digit: Digit) -> int:
+    return digit.box[3] - digit.box[1]
+
+
+def _read(
+    found: Ink,
+    grey: np.ndarray,
+    scale: float,
+    predictor: Predictor,
+    cut: bool,
+) -> Reading:
+    "Return what is written in some ink."
     lines = _mended(text_lines(find_pieces(found.density)), predictor)
-    lines = [_read_line(line, predictor) for line in (_with_cuts(lines) if cut else lines)]
-    if any(digit.label for line in lines for digit in line):  # else what may be a digit is all there is
-        lines = [line for line in lines if any(digit.label for digit in line)]
-    lines = [[_in_picture(digit, scale) for digit in line] for line in lines if line]
+    lines = [read_line(line, predictor) for line in (_with_cuts(lines) if cut else lines)]
+    lines = _without_lone_bars(_without_texture(lines))
+    lines = [[_in_picture(digit, scale) for digit in line] for line in lines]
     size = [side / scale for side in grey.shape[::-1]]
     most_prominent = _most_prominent([digit for line in lines for digit in line], size)
     return Reading(lines, found, grey, most_prominent)
 
 
-def read_digit(
-    picture,  # as for `read_digits`, and so are the others
-    predictor: Predictor | None = None,
-    ink: str = "auto",
-) -> Reading:
-    """The one digit in a picture, as the `digit` of its `Reading`; None where there is none.
+def _without_texture(
+    lines: list[list[Digit]],
+    least: float = 0.4,  # sure digits among a line's marks, × their part in the surest line
+) -> list[list[Digit]]:
+    "Return the lines but for those with few sure digits, unless no line has one."
+    def part(line: Sequence[Digit]) -> float:
+        return sum(digit.label is not None for digit in line) / len(line)
 
-    Of several it is the most prominent, by its size and how sure it is.
+    lines = [line for line in lines if line]
+    surest = max(map(part, lines), default=0)
+    return [line for line in lines if part(line) >= least * surest]
 
-    A ring or a box around a digit is not taken for the digit, nor a pen that comes in from the edge of the picture.
-    All ink of a picture of less than 64 pixels is taken to be the digit's.
+
+def _without_lone_bars(
+    lines: list[list[Digit]],
+    many: int = 4,  # so many lines of a single 1 are not written
+) -> list[list[Digit]]:
+    """Return the lines but for those of a single 1 to the side of all numbers, or many of them.
+
+    They are edges of a page, or specks on a desk.
     """
-    predictor = _checked(predictor)
-    grey, scale = read_picture(picture)
-    if min(grey.shape) >= SMALL:
-        return _read(grey, scale, predictor, ink, cut=False)
-    found = find_ink(grey, ink)
-    image = network_form(found.density, predictor)
-    chances = predictor.chances(image[None])[0]
-    digit = _digit(Piece(0, 0, found.density), image, chances, predictor)
-    if not image.any():
-        return Reading([], found, grey)
-    digit = _in_picture(digit, scale)
-    return Reading([[digit]], found, grey, digit)
+    written = [digit.box for line in lines if len(line) > 1 for digit in line if digit.label]
+    if not written:
+        return lines
+    left = min(box[0] for box in written)
+    right = max(box[2] for box in written)
+    bars = [line for line in lines if len(line) == 1 and line[0].guess == "1"]
+    if len(bars) < many:
+        bars = [line for line in bars if line[0].box[2] < left or line[0].box[0] > right]
+    return [line for line in lines if line not in bars]
 
 
-def network_form(
-    ink: np.ndarray,  # float `[h, w]`, 0 = paper to 1 = ink, of one digit and nothing else
-    predictor: Predictor,
-) -> np.ndarray:  # uint8 `[size, size]`, 0 = paper to 255 = ink
-    "`ink` in MNIST's form, in the size that the network takes."
-    return np.asarray(fit_square(Image.fromarray(mnist_form(ink)), predictor.size))
-
-
-def _most_prominent(digits: Sequence[Digit], size: Sequence[float]) -> Digit | None:
-    "Of `digits` the largest and surest one, in a picture of that width and height; None: there are none."
-    def cut_off(digit: Digit) -> bool:
+def _most_prominent(
+    digits: Sequence[Digit],
+    size: Sequence[float],  # width and height of the picture
+) -> Digit | None:
+    "Return the largest and surest digit; None if there is none."
+    def is_cut_off(digit: Digit) -> bool:
         room = [*digit.box[:2], size[0] - digit.box[2], size[1] - digit.box[3]]
         return min(room) <= 0.001 * max(size)
 
-    def better(other: Digit, digit: Digit) -> bool:
-        around = bool(digit.label) and _lies_around(digit, other)
-        return other is not digit and (around or cut_off(digit) and not cut_off(other))
+    def is_better(other: Digit, digit: Digit) -> bool:
+        around = bool(digit.label) and _is_around(digit, other)
+        return other is not digit and (around or is_cut_off(digit) and not is_cut_off(other))
 
     sure = [digit for digit in digits if digit.label]
-    digits = [digit for digit in digits if not any(better(other, digit) for other in sure)] or digits
-    return max(digits, key=lambda digit: math.sqrt(_area(digit.box)) * digit.probability, default=None)
+    digits = [d for d in digits if not any(is_better(other, d) for other in sure)] or digits
+    return max(digits, default=None,
+               key=lambda digit: math.sqrt(_area(digit.box)) * digit.probability)
 
 
-def _lies_around(outer: Digit, inner: Digit) -> bool:
-    "Whether `outer` is a ring or a box, or most of one, around `inner`, which is no speck."
-    (left, top), (right, bottom) = np.maximum(outer.box[:2], inner.box[:2]), np.minimum(outer.box[2:], inner.box[2:])
+def _is_around(outer: Digit, inner: Digit) -> bool:
+    "Return whether `outer` is a ring or a box, or most of one, around `inner`, which is no speck."
+    left, top = np.maximum(outer.box[:2], inner.box[:2])
+    right, bottom = np.minimum(outer.box[2:], inner.box[2:])
     shared = max(0, right - left) * max(0, bottom - top)
-    return shared > 0.8 * _area(inner.box) and 0.9 * _area(outer.box) > _area(inner.box) > 0.05 * _area(outer.box)
+    part = _area(inner.box) / _area(outer.box)
+    return shared > 0.8 * _area(inner.box) and 0.05 < part < 0.9
 
 
 def _area(box: tuple[int, int, int, int]) -> int:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def _in_picture(digit: Digit, scale: float) -> Digit:
-    "`digit` with its box in pixels of the picture that the one which was looked at is `scale` times as large as."
+def _in_picture(
+    digit: Digit,
+    scale: float,  # of the picture that it was found in
+) -> Digit:
+    "Return a digit with its box in pixels of the original picture."
     return replace(digit, box=tuple(round(x / scale) for x in digit.box))
 
 
 def _mended(lines: list[list[Piece]], predictor: Predictor) -> list[list[Piece]]:
-    "Each line, or two as one piece where together they are a digit and not all their pieces are, such as a bar of a 5."
+    """Return the lines, with two as one piece where together they are a digit, as a 5 and its bar.
+
+    They stay two if each piece is a digit.
+    """
     mended: list[list[Piece]] = []
     for line in lines:
         if mended and may_be_one(mended[-1], line):
             whole = join([*mended[-1], *line])
-            images = np.stack([network_form(piece.ink, predictor) for piece in (whole, *mended[-1], *line)])
+            pieces = (whole, *mended[-1], *line)
+            images = np.stack([network_form(piece.ink, predictor) for piece in pieces])
             chances = predictor.chances(images)[:, :-1].max(1)
             if chances[0] >= predictor.threshold > chances[1:].min():
                 mended[-1] = [whole]
@@ -137,7 +228,7 @@ def _mended(lines: list[list[Piece]], predictor: Predictor) -> list[list[Piece]]
 
 
 def _with_cuts(lines: list[list[Piece]]) -> Iterator[list[Piece]]:
-    "Each line with its wide pieces cut, as long as there are not too many parts for a page of digits."
+    "Yield each line with its wide pieces cut, unless there are too many parts for a page."
     room = MOST_PIECES - sum(map(len, lines))
     for line in lines:
         parts = cut_touching(line)
@@ -145,67 +236,3 @@ def _with_cuts(lines: list[list[Piece]]) -> Iterator[list[Piece]]:
             room -= len(parts) - len(line)
             line = parts
         yield line
-
-
-def _read_line(parts: Sequence[Piece], predictor: Predictor) -> list[Digit]:
-    "The digits of a line: of all ways to put its parts together, the one that the network finds likeliest."
-    runs = candidates(parts)
-    joined = [join(parts[start:stop]) for start, stop in runs]
-    images = np.stack([network_form(piece.ink, predictor) for piece in joined])
-    chances = predictor.chances(images)
-    sure = [chances[i][:-1].max() >= predictor.threshold for i, (start, stop) in enumerate(runs)
-            if stop == start + 1 and not parts[start].cut_from]
-    among_digits = bool(sure) and np.mean(sure) >= 0.5
-    height, wholes = line_height(parts), dict.fromkeys(cut_pieces(parts), CUT_COST * (1 + among_digits))
-    ending = defaultdict(list)  # runs by the part that they end before
-    for i, (_, stop) in enumerate(runs):
-        ending[stop].append(i)
-    best: list[tuple[float, int, bool]] = [(0.0, -1, False)]  # score of the parts up to here, last run, a digit or not
-    for stop in range(1, len(parts) + 1):
-        ways = []
-        for i in ending[stop]:
-            start = runs[i][0]
-            digit, none = _scores(parts[start:stop], joined[i], chances[i], height, wholes.get(runs[i]))
-            cut = stop < len(parts) and 0 < parts[stop - 1].cut_from == parts[stop].cut_from
-            digit, none = digit - CUT_COST * cut, none - CUT_COST * cut
-            ways += [(best[start][0] + digit, i, True), (best[start][0] + none, i, False)]
-        best.append(max(ways))
-    digits, at = [], len(parts)
-    while at:
-        _, i, is_digit = best[at]
-        if is_digit or joined[i].height > 0.5 * height:
-            digits.append(_digit(joined[i], images[i], chances[i], predictor))
-        at = runs[i][0]
-    return digits[::-1]
-
-
-def _scores(
-    parts: Sequence[Piece],
-    joined: Piece,
-    chances: np.ndarray,
-    height: float,  # of the line
-    whole: float | None,  # what a piece that was cut costs that is none, for each height that it is wide
-) -> tuple[float, float]:
-    "How well it fits that these parts are one digit, and that they are none, as log-probabilities."
-    ends = zip(parts, parts[1:], strict=False)
-    gaps = sum(max(0, b.left - a.right) for a, b in ends) / height
-    high = math.exp(-LOW_COST * max(0.0, LOW - joined.height / height))  # chance to be so low and no comma
-    digit = math.log(high * chances[:-1].max() + 1e-6) - GAP_COST * gaps
-    digit -= JOIN_COST * sum(not 0 < a.cut_from == b.cut_from for a, b in pairwise(parts))
-    none = math.log(1 - high * (1 - chances[-1]) + 1e-3)
-    if whole is not None:
-        none -= whole * max(1, joined.width / height)
-    elif len(parts) == 1:
-        none -= DROP_COST * min(1, joined.height / height)
-    else:
-        none = -math.inf  # several parts that are no digit are none one by one
-    return digit, none
-
-
-def _digit(piece: Piece, image: np.ndarray, chances: np.ndarray, predictor: Predictor) -> Digit:
-    best = int(chances[:-1].argmax())
-    probability, guess = float(chances[best]), predictor.vocab[best]
-    label = guess if probability >= predictor.threshold else None
-    box = (piece.left, piece.top, piece.right, piece.bottom)
-    return Digit(label, guess, probability, float(chances[-1]), box, image,
-                 dict(zip(predictor.vocab, chances.tolist(), strict=False)))

@@ -1,0 +1,129 @@
+"""A line of parts → its digits: of all ways to put the parts together, the likeliest."""
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from PIL import Image
+
+from digitfast.data.mnist_form import mnist_form
+from digitfast.data.pictures import fit_square
+from digitfast.inference.predictor import Predictor
+from digitfast.reading.cuts import candidates, cut_pieces
+from digitfast.reading.lines import line_height
+from digitfast.reading.pieces import Piece, join
+from digitfast.reading.result import Digit
+
+# in units of log-probability
+CUT_COST = 2.0  # of a cut through connected ink; twice that among digits if the whole is none
+JOIN_COST = 0.5  # of a piece that is taken for a part of a digit and not for one of its own
+GAP_COST = 2.0  # of parts that are as far from each other as the line is high
+DROP_COST = 1.5  # of a part as high as the line that is taken for no digit
+WIDE_COST = 8.0  # of a digit that is wider than `WIDEST` by the height of the line
+LOW_COST = 20.0  # of a digit that is lower than `LOWEST` by the height of the line
+WIDEST = 1.1  # width of a digit, × the height of the line
+LOWEST = 0.5  # height of a digit, × the height of the line
+
+
+def read_line(
+    parts: Sequence[Piece],  # from left to right
+    predictor: Predictor,
+) -> list[Digit]:
+    """Return the digits of a line: a Viterbi search over the runs of parts that may be one digit.
+
+    A mark that is high enough to be a digit and is more likely none is among them, unsure.
+    """
+    runs = candidates(parts)
+    joined = [join(parts[start:stop]) for start, stop in runs]
+    images = np.stack([network_form(piece.ink, predictor) for piece in joined])
+    chances = predictor.chances(images)
+    height = line_height(parts)
+    wholes = dict.fromkeys(cut_pieces(parts), _cost_of_no_digit(parts, runs, chances, predictor))
+    ending = defaultdict(list)  # runs by the part that they end before
+    for i, (_, stop) in enumerate(runs):
+        ending[stop].append(i)
+    # score of the parts up to here, last run, and whether that is a digit
+    best: list[tuple[float, int, bool]] = [(0.0, -1, False)]
+    for stop in range(1, len(parts) + 1):
+        ways = []
+        is_cut = stop < len(parts) and 0 < parts[stop - 1].cut_from == parts[stop].cut_from
+        for i in ending[stop]:
+            start = runs[i][0]
+            before = best[start][0] - CUT_COST * is_cut
+            digit, none = _scores(parts[start:stop], joined[i], chances[i], height,
+                                  wholes.get(runs[i]))
+            ways += [(before + digit, i, True), (before + none, i, False)]
+        best.append(max(ways))
+    digits = []
+    at = len(parts)
+    while at:
+        _, i, is_digit = best[at]
+        if is_digit or joined[i].height > 0.5 * height:
+            digits.append(digit_of(joined[i], images[i], chances[i], predictor))
+        at = runs[i][0]
+    return digits[::-1]
+
+
+def _cost_of_no_digit(
+    parts: Sequence[Piece],
+    runs: Sequence[tuple[int, int]],
+    chances: np.ndarray,  # of each run
+    predictor: Predictor,
+) -> float:
+    "Return what it costs that a piece that was cut is none, for each height that it is wide."
+    pieces = {*cut_pieces(parts), *((i, i + 1) for i, p in enumerate(parts) if not p.cut_from)}
+    sure = [chances[i][:-1].max() >= predictor.threshold
+            for i, run in enumerate(runs) if run in pieces]
+    among_digits = bool(sure) and np.mean(sure) >= 0.5
+    return 2 * CUT_COST if among_digits else CUT_COST
+
+
+def _scores(
+    parts: Sequence[Piece],
+    joined: Piece,
+    chances: np.ndarray,
+    height: float,  # of the line
+    whole: float | None,  # cost, per height of its width, of a piece that was cut and is no digit
+) -> tuple[float, float]:
+    "Return the log-probabilities that these parts are one digit, and that they are none."
+    gaps = sum(max(0, b.left - a.right) for a, b in pairwise(parts)) / height
+    n_joined = sum(not 0 < a.cut_from == b.cut_from for a, b in pairwise(parts))
+    high = math.exp(-LOW_COST * max(0.0, LOWEST - joined.height / height))  # chance to be so low
+    digit = math.log(high * chances[:-1].max() + 1e-6) - GAP_COST * gaps - JOIN_COST * n_joined
+    digit -= WIDE_COST * max(0.0, joined.width / height - WIDEST)
+    none = math.log(1 - high * (1 - chances[-1]) + 1e-3)
+    if whole is not None:
+        none -= whole * max(1, joined.width / height)
+    elif len(parts) == 1:
+        none -= DROP_COST * min(1, joined.height / height)
+    else:
+        none = -math.inf  # several parts that are no digit are none one by one
+    return digit, none
+
+
+def network_form(
+    ink: np.ndarray,  # float `[h, w]`, 0 = paper to 1 = ink, of one digit and nothing else
+    predictor: Predictor,
+) -> np.ndarray:  # uint8 `[size, size]`, 0 = paper to 255 = ink
+    "Return `ink` in MNIST's form, in the size that the network takes."
+    return np.asarray(fit_square(Image.fromarray(mnist_form(ink)), predictor.size))
+
+
+def digit_of(
+    piece: Piece,
+    image: np.ndarray,  # uint8 `[size, size]`: `piece` in the network's form
+    chances: np.ndarray,  # float `[classes + 1]`, "no digit" last
+    predictor: Predictor,
+) -> Digit:
+    "Return a piece with what the network says of it."
+    best = int(chances[:-1].argmax())
+    probability, guess = float(chances[best]), predictor.vocab[best]
+    return Digit(
+        label=guess if probability >= predictor.threshold else None,
+        guess=guess,
+        probability=probability,
+        no_digit=float(chances[-1]),
+        box=(piece.left, piece.top, piece.right, piece.bottom),
+        image=image,
+        probabilities=dict(zip(predictor.vocab, chances.tolist(), strict=False)))
