@@ -57,7 +57,7 @@ def test_polarity_can_be_told_and_other_names_cannot(find_ink):
 
 @pytest.mark.parametrize("paper, ink", [(255, 0), (230, 40), (30, 200)])
 def test_all_of_a_drawing_is_ink(paper, ink):
-    "A straight line over the whole page may be a ruled one in a photo; in a drawing it is a stroke."
+    "A straight line over the whole page, which is a ruled one in a photo, is a stroke there."
     drawn = np.zeros((200, 300), bool)
     drawn[100:106, 10:290] = drawn[30:170, 150:156] = True
     grey = np.where(drawn, ink, paper).astype(np.uint8)

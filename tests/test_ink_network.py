@@ -27,7 +27,7 @@ def test_ink_that_is_sure_nowhere_is_none_but_faint_ends_of_sure_ink_stay():
     ink[5:35, 50:53] = 0.8  # the edge of a desk
     sure = ink_network._sure(ink)
     assert np.array_equal(sure[:, :40], ink[:, :40]) and not sure[:, 45:].any()
-    assert np.array_equal(ink_network._sure(ink[:, 40:]), ink[:, 40:])  # by itself it is all there is
+    assert np.array_equal(ink_network._sure(ink[:, 40:]), ink[:, 40:])  # alone it is all there is
     assert not ink_network._sure(np.zeros((40, 60), np.float32)).any()
 
 

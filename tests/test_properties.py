@@ -363,7 +363,7 @@ def check_reading(reading: Reading, picture, predictor: Predictor) -> None:
         for digit in line:
             check_digit(digit, h, w, predictor)
     assert len(reading.text.split("\n")) == max(1, len(reading.lines))
-    assert set(reading.text) <= set("0123456789? \n")
+    assert set(reading.text) <= set("0123456789?.,'-:/ \n")
     assert all(digit.label is not None for digit in reading.digits)
 
 

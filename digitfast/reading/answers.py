@@ -39,7 +39,10 @@ def read_pictures(
     boxes: str | Path | None = None,  # .png to draw the one picture with a box around each digit into
     steps: str | Path | None = None,  # .png to draw the steps of the one picture into
 ) -> list[dict]:
-    "All digits in each picture: file, text, and lines of digits with label, probability and box; or file and error."
+    """Return all digits in each picture: file, text, and by line the digits and the signs beside them.
+
+    A digit has its label, probability and box. A picture that cannot be read has file and error.
+    """
     images, predictor = _listed(images), predictor or Predictor.packed()
     check_figures(images, boxes, steps)
     return _answers(images, lambda file: _all(file, predictor, ink, boxes, steps))
@@ -112,4 +115,7 @@ def _all(file: Path, predictor: Predictor, ink: str, boxes: str | Path | None, s
         draw_boxes(file, reading, boxes)
     if steps:
         draw_steps(reading, steps)
-    return {"text": reading.text, "lines": [[described(digit) for digit in line] for line in reading.lines]}
+    return {"text": reading.text,
+            "lines": [[described(digit) for digit in line] for line in reading.lines],
+            "signs": [[{"sign": sign.text, "box": list(sign.box)} for sign in line]
+                      for line in reading.signs]}

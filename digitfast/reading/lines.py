@@ -4,36 +4,27 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from digitfast.reading.pieces import (
-    BROKEN,
-    LARGE,
-    LEAST_PART,
-    TINY,
-    WIDE,
-    Piece,
-    box_of,
-    typical_height,
-)
-
-STEEPEST = 0.4  # fall of a line, in pixels to a pixel
+from digitfast.reading.pieces import MAX_DIGIT_WIDTH, MAX_HEIGHT, Piece, box_of, typical_height
 
 
 def text_lines(
     pieces: Sequence[Piece],
+    least_height: float = 0.25,  # of a piece in a line of its own, × the typical height
 ) -> list[list[Piece]]:
-    """`pieces` in reading order: lines from top to bottom, each from left to right. A line may rise or fall.
+    """Return the pieces in reading order: lines from top to bottom, each from left to right.
 
-    What is much larger than most, or smaller and not near it, is in lines of its own kind: titles, a pen on the page.
+    A line may rise or fall. Pieces that are much larger than most, or smaller and not near one, are
+    in lines of their own kind: titles, a pen on the page. A ring or a box is a line by itself.
     """
     if not pieces:
         return []
-    around = [p for p in pieces if any(_is_around(p, other) for other in pieces)]
-    if around:  # a ring or a box is no part of a line, but may be a digit itself
-        return text_lines([p for p in pieces if p not in around]) + [[p] for p in around]
+    rings = [p for p in pieces if any(_is_around(p, other) for other in pieces)]
+    if rings:
+        return text_lines([p for p in pieces if p not in rings]) + [[p] for p in rings]
     typical = typical_height(pieces)
     small = [p for p in pieces if p.height < 0.5 * typical]
-    large = [p for p in pieces if p.height > LARGE * typical]
-    tall = [p for p in pieces if 0.5 * typical <= p.height <= LARGE * typical]
+    large = [p for p in pieces if p.height > MAX_HEIGHT * typical]
+    tall = [p for p in pieces if 0.5 * typical <= p.height <= MAX_HEIGHT * typical]
     if not tall:
         tall, small, large = pieces, [], []
     slope = _slope(tall)
@@ -49,41 +40,48 @@ def text_lines(
         near = min(lines, key=lambda line: min(_distance(p, piece) for p in line))
         if min(_distance(p, piece) for p in near) < 0.5 * typical:
             near.append(piece)
-        elif piece.height >= TINY * typical:
+        elif piece.height >= least_height * typical:
             alone.append(piece)
     for line in lines:
         line.sort(key=lambda p: p.left)
     lines += text_lines(large) + text_lines(alone)
-    return sorted(lines, key=lambda line: np.mean([p.middle[1] - slope * p.middle[0] for p in line]))
+    return sorted(lines,
+                  key=lambda line: np.mean([p.middle[1] - slope * p.middle[0] for p in line]))
 
 
 def _is_around(piece: Piece, other: Piece) -> bool:
-    "Whether `other`, which is no speck, lies inside `piece` with paper between them on all sides."
-    room = min(other.left - piece.left, other.top - piece.top, piece.right - other.right, piece.bottom - other.bottom)
+    "Return whether `other`, which is no speck, is inside `piece` with paper on all sides."
+    room = min(other.left - piece.left, other.top - piece.top,
+               piece.right - other.right, piece.bottom - other.bottom)
     return room > 0.1 * piece.height and other.height > 0.2 * piece.height
 
 
-def _slope(pieces: Sequence[Piece]) -> float:
-    "By how much lines fall to the right: the median over each piece and its nearest neighbour there."
-    middles, slopes = np.array([piece.middle for piece in pieces]).reshape(-1, 2), []
+def _slope(
+    pieces: Sequence[Piece],
+    steepest: float = 0.4,  # pixels per pixel
+) -> float:
+    "Return by how much lines fall to the right: the median over each piece and its neighbour."
+    middles = np.array([piece.middle for piece in pieces]).reshape(-1, 2)
+    slopes = []
     for piece, middle in zip(pieces, middles, strict=True):
         dx, dy = (middles - middle).T
-        near = (dx > 0.3 * piece.height) & (dx < 2.5 * piece.height) & (np.abs(dy) < 0.8 * piece.height)
-        if near.any():
-            nearest = np.where(near, np.hypot(dx, dy), np.inf).argmin()
+        is_near = (dx > 0.3 * piece.height) & (dx < 2.5 * piece.height)
+        is_near &= np.abs(dy) < 0.8 * piece.height
+        if is_near.any():
+            nearest = np.where(is_near, np.hypot(dx, dy), np.inf).argmin()
             slopes.append(dy[nearest] / dx[nearest])
-    return float(np.clip(np.median(slopes), -STEEPEST, STEEPEST)) if slopes else 0.0
+    return float(np.clip(np.median(slopes), -steepest, steepest)) if slopes else 0.0
 
 
 def _side_by_side(last: Piece, piece: Piece, slope: float) -> float:
-    "The part of the lower one's height in which `piece` lies beside `last`, to its left."
+    "Return the part of the lower one's height in which `last` is to the left of `piece`."
     fall = slope * (piece.middle[0] - last.middle[0])
     shared = min(last.bottom + fall, piece.bottom) - max(last.top + fall, piece.top)
     return shared / min(last.height, piece.height)
 
 
 def _distance(one: Piece, other: Piece) -> float:
-    "Pixels between the boxes of two pieces."
+    "Return the pixels between the boxes of two pieces."
     across = max(one.left, other.left) - min(one.right, other.right)
     down = max(one.top, other.top) - min(one.bottom, other.bottom)
     return math.hypot(max(across, 0), max(down, 0))
@@ -92,19 +90,22 @@ def _distance(one: Piece, other: Piece) -> float:
 def may_be_one(
     upper: Sequence[Piece],  # a line
     lower: Sequence[Piece],  # the next one
+    most_gap: float = 0.1,  # in the stroke of a digit, × its height
+    least_part: float = 0.25,  # of a digit, × its height: no line below it
 ) -> bool:
-    "Whether two lines may be one digit whose stroke is broken, by where they are."
+    "Return whether two lines may be one digit whose stroke is broken, by where they are."
     lefts, tops, rights, bottoms = zip(box_of(upper), box_of(lower), strict=True)
     height = max(bottoms) - min(tops)
-    narrow = max(rights) - min(lefts) <= WIDE * line_height([*upper, *lower])
-    no_underline = min(bottoms[0] - tops[0], bottoms[1] - tops[1]) >= LEAST_PART * height
-    return narrow and no_underline and max(tops[1] - bottoms[0], max(lefts) - min(rights)) <= BROKEN * height
+    is_narrow = max(rights) - min(lefts) <= MAX_DIGIT_WIDTH * line_height([*upper, *lower])
+    no_underline = min(bottoms[0] - tops[0], bottoms[1] - tops[1]) >= least_part * height
+    gap = max(tops[1] - bottoms[0], max(lefts) - min(rights))
+    return is_narrow and no_underline and gap <= most_gap * height
 
 
 def line_height(
     line: Sequence[Piece],
 ) -> float:
-    "The height of the digits of a line: of its taller pieces, as they were before they were cut, in the mean."
+    "Return the mean height of the taller pieces of a line, as they were before they were cut."
     spans: dict[tuple[int, int], tuple[int, int]] = {}
     for i, piece in enumerate(line):
         which = (piece.cut_from, 0 if piece.cut_from else i)

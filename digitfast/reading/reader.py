@@ -2,6 +2,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import compress
 
 import numpy as np
 
@@ -13,12 +14,13 @@ from digitfast.reading.line_search import digit_of, network_form, read_line
 from digitfast.reading.lines import may_be_one, text_lines
 from digitfast.reading.pieces import MOST_PIECES, Piece, find_pieces, join
 from digitfast.reading.result import Digit, Reading
+from digitfast.reading.signs import Box, Sign, find_signs, is_slash
 
 
 def read_digits(
     picture,  # a path, the bytes of an image file, a PIL image, an array or a tensor
     predictor: Predictor | None = None,  # None: the bundled network
-    ink: str = "auto",  # dark or light, against its paper; auto: whichever it is; drawing: all marks
+    ink: str = "auto",  # dark or light, against its paper; auto: whichever it is; drawing: all
 ) -> Reading:
     """Return the digits in a picture, line by line.
 
@@ -26,7 +28,28 @@ def read_digits(
     """
     predictor = _checked(predictor)
     grey, scale = read_picture(picture)
-    return _best_reading(grey, scale, predictor, ink, one=False)
+    return _with_signs(_best_reading(grey, scale, predictor, ink, one=False), scale)
+
+
+def _with_signs(reading: Reading, scale: float) -> Reading:
+    "Return a reading with the signs of its lines; a slash is one of them, and no longer a 1."
+    lines, slashes = [], []
+    for line in reading.lines:
+        boxes = [digit.box for digit in line]
+        is_sign = [digit.guess == "1" and is_slash(box, [b for b in boxes if b is not box])
+                   for digit, box in zip(line, boxes, strict=True)]
+        lines.append([digit for digit, other in zip(line, is_sign, strict=True) if not other])
+        slashes.append([Sign(text="/", box=box) for box in compress(boxes, is_sign)])
+    scaled = [[_scaled(digit.box, scale) for digit in line] for line in reading.lines]
+    signs = []
+    for own, slash in zip(find_signs(reading.ink.density, scaled), slashes, strict=True):
+        own = [replace(sign, box=_scaled(sign.box, 1 / scale)) for sign in own]
+        signs.append(sorted([*own, *slash], key=lambda sign: sign.box))
+    return replace(reading, lines=lines, signs=signs)
+
+
+def _scaled(box: Box, scale: float) -> Box:
+    return tuple(round(side * scale) for side in box)
 
 
 def read_digit(
@@ -80,7 +103,7 @@ def _best_reading(
 
 
 def _is_beyond_doubt(reading: Reading, sure: float = 0.98) -> bool:
-    "Return whether a reading is one sure digit, and no 1, as every line that is left looks like one."
+    "Return whether a reading is one sure digit, and no 1, as every line looks like one."
     digits = [digit for line in reading.lines for digit in line]
     return len(digits) == 1 and digits[0].guess != "1" and digits[0].probability >= sure
 
@@ -205,7 +228,7 @@ def _in_picture(
     scale: float,  # of the picture that it was found in
 ) -> Digit:
     "Return a digit with its box in pixels of the original picture."
-    return replace(digit, box=tuple(round(x / scale) for x in digit.box))
+    return replace(digit, box=_scaled(digit.box, 1 / scale))
 
 
 def _mended(lines: list[list[Piece]], predictor: Predictor) -> list[list[Piece]]:

@@ -1,12 +1,16 @@
 """What was read in a picture."""
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from digitfast.reading.ink import Ink
+from digitfast.reading.signs import Sign
 
-SPACES = 0.6, 0.8, 1.5  # gaps between digits that may, mostly do, and always do end a number, in heights of the line
+# gaps between digits that may, mostly do, and always do end a number, × the height of the line
+SPACES = 0.6, 0.8, 1.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +37,13 @@ class Reading:
     ink: Ink
     grey: np.ndarray  # uint8 `[h, w]`: the picture as it was looked at
     digit: Digit | None = None  # the most prominent one; None: there is none
+    signs: Sequence[Sequence[Sign]] = ()  # of each line, from left to right; (): not looked for
 
     @property
     def text(self) -> str:
-        "The digits, line by line; `?` for a mark that may be one, a space where a number ends."
-        return "\n".join(map(_text, self.lines))
+        "The digits and signs by line; `?` for a mark that may be a digit, a space between numbers."
+        signs = self.signs or [()] * len(self.lines)
+        return "\n".join(map(_text, self.lines, signs))
 
     @property
     def digits(self) -> list[Digit]:
@@ -46,20 +52,31 @@ class Reading:
 
 
 def described(digit: Digit) -> dict:
-    "A mark as JSON has it."
-    return {"digit": digit.label, "guess": digit.guess, "probability": digit.probability, "box": list(digit.box)}
+    "Return a mark as JSON has it."
+    return {"digit": digit.label, "guess": digit.guess, "probability": digit.probability,
+            "box": list(digit.box)}
 
 
-def _text(line: Sequence[Digit]) -> str:
-    """The text of a line, with spaces where gaps are wide for it.
+def _text(line: Sequence[Digit], signs: Sequence[Sign]) -> str:
+    """Return the text of a line, with spaces where gaps are wide for it.
 
-    Digits that are as far from each other all along the line, as in the boxes of a form, are one number, unless they
-    are very far.
+    Digits that are as far from each other all along the line, as in the boxes of a form, are one
+    number, unless they are very far. There is no space where there is a sign.
     """
-    gaps = [max(0, b.box[0] - a.box[2]) for a, b in zip(line, line[1:], strict=False)]
+    gaps = [max(0, b.box[0] - a.box[2]) for a, b in pairwise(line)]
     height = float(np.median([digit.box[3] - digit.box[1] for digit in line]))
     least, mostly, always = (height * part for part in SPACES)
     usual = sorted(gaps)[(len(gaps) - 1) // 2] if len(gaps) > 2 else 0
     wide = min(always, max(least, usual + 0.75 * least)) if len(gaps) > 2 else mostly
-    marks = [digit.label or "?" for digit in line]
-    return marks[0] + "".join(" " * (gap > wide) + mark for gap, mark in zip(gaps, marks[1:], strict=True))
+    text = ""
+    left = -math.inf
+    for digit, gap in zip(line, [0, *gaps], strict=True):
+        middle = (digit.box[0] + digit.box[2]) / 2
+        before = "".join(sign.text for sign in signs if left <= _middle(sign) < middle)
+        text += (before or " " * (gap > wide)) + (digit.label or "?")
+        left = middle
+    return text + "".join(sign.text for sign in signs if _middle(sign) >= left)
+
+
+def _middle(sign: Sign) -> float:
+    return (sign.box[0] + sign.box[2]) / 2
