@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from fastai.vision.core import TensorImage
 from PIL import Image
 from render import render, render_touching
+from sklearn.metrics import roc_auc_score
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from unipen import Character, read_characters
 
@@ -82,6 +83,7 @@ def main() -> None:
           flush=True)
     model = train(mnist, strangers, no_digits, held_out, epochs)
     save(model, held_out, out)
+    print(separation(model, held_out))
 
 
 def mnist_images(split: str) -> Images:
@@ -206,6 +208,20 @@ def described(model: torch.nn.Module, held_out: dict[str, Images]) -> str:
     limit = np.quantile(chances["MNIST"][:, -1], 0.99)  # 1 % of MNIST is refused
     refused = (chances["no digits"][:, -1] > limit).mean()
     return "; ".join([*parts, f"{refused:.2%} of no digits refused where 1 % of MNIST is"])
+
+
+def separation(model: torch.nn.Module, held_out: dict[str, Images]) -> str:
+    """Return how well "no digit" tells letters and signs from the strangers' digits, in words.
+
+    AUROC: how often a letter is less of a digit than a digit is. FPR: letters that are taken for
+    digits where 95 % of the digits are.
+    """
+    letters, digits = (probabilities(logits_of(model, held_out[name]), no_digit=True)[:, -1]
+                       for name in ("no digits", "strangers"))
+    is_letter = np.repeat([1, 0], [len(letters), len(digits)])
+    area = roc_auc_score(is_letter, np.concatenate([letters, digits]))
+    false_digits = (letters <= np.quantile(digits, 0.95)).mean()
+    return f"AUROC {area:.2%}, FPR at 95 % {false_digits:.2%}"
 
 
 def save(model: torch.nn.Module, held_out: dict[str, Images], out: Path) -> None:
