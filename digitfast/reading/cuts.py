@@ -40,6 +40,8 @@ def _cut(
         before = before - _shared(piece.ink, before, stroke)
         after = after + _shared(piece.ink, after, stroke)
         start, stop = max(0, before.min() + 1), min(piece.width, after.max() + 1)
+        if start >= stop:  # two seams are one
+            continue
         column = np.arange(start, stop)
         is_own = (column > before[:, None]) & (column <= after[:, None])
         ink = np.where(is_own, piece.ink[:, start:stop], 0)

@@ -82,7 +82,7 @@ def is_slash(
     left, top, right, bottom = box
     height = bottom - top
     is_between = any(b[0] < left for b in others) and any(b[2] > right for b in others)
-    return (is_between and right - left > 0.4 * height
+    return (is_between and right - left > 0.55 * height
             and height > 1.15 * float(np.median([b[3] - b[1] for b in others])))
 
 

@@ -36,7 +36,7 @@ def render_touching(
 ) -> np.ndarray:  # uint8 `[28, 28]`, 0 = paper to 255 = ink
     """Return a digit that touched its neighbours and was cut out, with what is left of them.
 
-    A cut goes through the neighbours beside the digit, less than a stroke away from its ink,
+    A cut goes through the neighbours beside the digit, up to half a stroke away from its ink,
     so that a stroke that it shares with them stays.
     """
     side = _log_uniform(rng, *sides)
@@ -51,8 +51,8 @@ def render_touching(
     shift = width + 1 - np.concatenate(everything).min(0)
     ink = _inked([stroke + shift for stroke in everything], width, rng)
     own = np.concatenate(placed)[:, 0] + shift[0]
-    start = round(own.min() - width * rng.uniform(0.5, 1.2))
-    stop = round(own.max() + width * rng.uniform(0.5, 1.2))
+    start = round(own.min() - width * rng.uniform(0.5, 1))
+    stop = round(own.max() + width * rng.uniform(0.5, 1))
     return mnist_form(ink[:, max(0, start):max(1, stop)])
 
 
