@@ -56,7 +56,7 @@ def written(*marks: tuple, size=(700, 240)) -> np.ndarray:
     "Two sevens and other marks by the same pen."
     image = Image.new("L", size, 240)
     pen = ImageDraw.Draw(image)
-    for left in (80, 240):
+    for left in (80, 250):
         pen.line([(left, 60), (left + 70, 60), (left + 20, 170)], fill=30, width=12, joint="curve")
     for line in marks:
         pen.line(line, fill=30, width=12)
@@ -67,8 +67,8 @@ def written(*marks: tuple, size=(700, 240)) -> np.ndarray:
     ("7.7", [(190, 164), (200, 164)]),
     ("7,7", [(200, 160), (187, 195)]),
     ("7-7", [(170, 125), (215, 125)]),
-    ("7/7", [(155, 190), (250, 40)]),
-    ("77-", [(340, 115), (400, 115)]),
+    ("7/7", [(155, 190), (238, 45)]),
+    ("77-", [(350, 115), (410, 115)]),
 ])
 def test_signs_are_part_of_the_text(text, mark):
     reading = read_digits(written(mark))
