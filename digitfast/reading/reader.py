@@ -95,7 +95,7 @@ def _best_reading(
     best = None
     for found in find_inks(grey, ink):
         reading = _read(found, grey, scale, predictor, cut=not one)
-        if best is None or _evidence(reading) > _evidence(best):
+        if best is None or _evidence(reading) >= _evidence(best):
             best = reading
         if one and _is_beyond_doubt(best):
             break
@@ -121,13 +121,14 @@ def _evidence(
     """
     is_other = any(d.label and d.guess != "1" for line in reading.lines for d in line)
     total = 0.0
-    probabilities = []
+    others = []  # probabilities
     for line in reading.lines:
         heights = [_height(d) for d in line if d.label and d.guess != "1"]
         height = float(np.median(heights)) if heights else 0.0
         for digit in line:
             surplus = digit.probability - likely
-            probabilities.append(digit.probability)
+            if digit.guess != "1":
+                others.append(digit.probability)
             if digit.guess != "1" or surplus < 0:
                 total += surplus
             elif is_other:
@@ -135,7 +136,7 @@ def _evidence(
                 total += for_one if in_row else -for_one
     if not is_other and any(d.guess == "1" for line in reading.lines for d in line):
         total += for_one
-    return round(total, 2), float(np.mean(probabilities)) if probabilities else 0.0
+    return round(total, 2), float(np.mean(others)) if others else 0.0
 
 
 def _height(digit: Digit) -> int:

@@ -69,7 +69,7 @@ def _sign(mark: Box, boxes: Sequence[Box]) -> Sign | None:
     if max(w, h) > 0.45 or w > 0.3:
         return None
     if middle > 0.7:
-        goes_below = bottom > nearest[3] + 0.15 * height
+        goes_below = bottom > nearest[3] + 0.1 * height
         return Sign(text="," if goes_below else ".", box=mark)
     return Sign(text="'" if middle < 0.25 else ".", box=mark)
 
