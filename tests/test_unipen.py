@@ -81,28 +81,3 @@ def test_drawings_are_in_mnists_form_and_differ(folder):
     assert len({drawing.tobytes() for drawing in drawings}) > 10
     again = render.render(strokes, np.random.default_rng(0))
     assert np.array_equal(again, drawings[0])
-
-
-SQUARE = [np.array([[0, 0], [10, 0], [10, 10], [0, 10], [0, 0]], float)]
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_a_digit_that_touched_is_cut_out_with_what_is_left_of_its_neighbours(seed):
-    image = render.render_touching(SQUARE, (SQUARE, SQUARE), np.random.default_rng(seed))
-    rows, columns = np.nonzero(image > 128)
-    assert image.shape == (28, 28)
-    assert 17 <= max(np.ptp(rows), np.ptp(columns)) + 1 <= 20
-    assert np.ptp(columns) <= 1.7 * np.ptp(rows)  # of three squares in a row it would be three
-
-
-def test_neighbours_touch_and_leave_a_part_of_themselves():
-    bar = [np.array([[0, 0], [0, 10]], float)]
-    hook = [np.array([[0, 0], [6, 5], [0, 10]], float)]
-    widths = []
-    for seed in range(40):
-        image = render.render_touching(bar, (hook, hook), np.random.default_rng(seed),
-                                       pens=(0.14, 0.14))
-        widths.append((image > 64).any(0).sum())
-    assert min(widths) <= 4  # neither neighbour was drawn, or they were cut off closely
-    assert max(widths) >= 1.5 * min(widths)
-

@@ -24,90 +24,15 @@ def render(
     side = _log_uniform(rng, *sides)
     width = max(1.0, side * _log_uniform(rng, *pens))
     placed = _placed(strokes, side, width)
-    return mnist_form(_inked(placed, width, rng))
-
-
-def render_touching(
-    strokes: Sequence[np.ndarray],  # of a digit, as for `render`
-    neighbours: Sequence[Sequence[np.ndarray]],  # strokes of the digit before it, and the one after
-    rng: np.random.Generator,
-    sides: tuple[float, float] = (20, 80),
-    pens: tuple[float, float] = (0.04, 0.14),
-) -> np.ndarray:  # uint8 `[28, 28]`, 0 = paper to 255 = ink
-    """Return a digit that touched its neighbours and was cut out, with what is left of them.
-
-    A cut goes through the neighbours beside the digit, up to half a stroke away from its ink,
-    so that a stroke that it shares with them stays.
-    """
-    side = _log_uniform(rng, *sides)
-    width = max(1.0, side * _log_uniform(rng, *pens))
-    placed = _placed(strokes, side, width)
-    height = np.ptp(np.concatenate(placed), axis=0)[1]
-    everything = list(placed)
-    for neighbour, is_before in zip(neighbours, (True, False), strict=True):
-        if rng.random() < 0.7:
-            everything += _beside(placed, neighbour, height * rng.uniform(0.85, 1.15), is_before,
-                                  width * rng.uniform(-1, 0.3))
-    shift = width + 1 - np.concatenate(everything).min(0)
-    ink = _inked([stroke + shift for stroke in everything], width, rng)
-    own = np.concatenate(placed)[:, 0] + shift[0]
-    start = round(own.min() - width * rng.uniform(0.5, 1))
-    stop = round(own.max() + width * rng.uniform(0.5, 1))
-    return mnist_form(ink[:, max(0, start):max(1, stop)])
-
-
-def _beside(
-    placed: Sequence[np.ndarray],  # strokes of a digit, in pixels
-    neighbour: Sequence[np.ndarray],
-    height: float,  # of the neighbour, in pixels
-    is_before: bool,
-    overlap: float,  # pixels by which the middles of their strokes cross; negative: are apart
-) -> list[np.ndarray]:
-    "Return the strokes of a neighbour on the same foot, moved sideways until it touches a digit."
-    points = np.concatenate(neighbour)
-    size = max(np.ptp(points[:, 1]), 0.3 * np.ptp(points[:, 0]), 1e-6)
-    foot = np.concatenate(placed)[:, 1].max()
-    moved = [(stroke - [0, points[:, 1].max()]) * (height / size) + [0, foot]
-             for stroke in neighbour]
-    sign = -1 if is_before else 1
-    reach = _reach(placed, sign, foot, height)
-    near = -_reach(moved, -sign, foot, height)
-    gap = np.nanmin(near - reach)  # negative: by how much the neighbour must be moved out
-    if np.isnan(gap):  # they have no rows in common
-        gap = np.nanmin(near) - np.nanmax(reach)
-    return [stroke + [sign * (-gap - overlap), 0] for stroke in moved]
-
-
-def _reach(
-    strokes: Sequence[np.ndarray],
-    sign: int,
-    foot: float,
-    height: float,
-    n_rows: int = 24,
-) -> np.ndarray:
-    "Return how far strokes reach to the right (sign 1) or left (-1) in each row; NaN: nowhere."
-    dense = [np.stack([np.interp(np.linspace(0, len(s) - 1, 20 * len(s)), np.arange(len(s)), axis)
-                       for axis in s.T], axis=1) for s in strokes]
-    x, y = np.concatenate(dense).T
-    row = np.clip(((foot - y) / (1.2 * height) * n_rows).astype(int), 0, n_rows - 1)
-    reach = np.full(n_rows, np.nan)
-    for i in range(n_rows):
-        if (row == i).any():
-            reach[i] = (sign * x[row == i]).max()
-    return reach
-
-
-def _inked(strokes: Sequence[np.ndarray], width: float, rng: np.random.Generator) -> np.ndarray:
-    "Return ink 0..1 of strokes in pixels, sharp or soft, perfect or not."
     has_hard_edges = rng.random() < 0.3
-    ink = _drawn(strokes, width, zoom=1 if has_hard_edges else 3)
+    ink = _drawn(placed, width, zoom=1 if has_hard_edges else 3)
     if rng.random() < 0.1:
-        ink = _interrupted(ink, strokes, width, rng)
+        ink = _interrupted(ink, placed, width, rng)
     if rng.random() < 0.25:
         ink = ndimage.gaussian_filter(ink, rng.uniform(0.3, 0.25 + 0.35 * width))
     if rng.random() < 0.2:
         ink = _grainy(ink, rng)
-    return ink
+    return mnist_form(ink)
 
 
 def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:

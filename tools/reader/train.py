@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from fastai.vision.core import TensorImage
 from PIL import Image
-from render import render, render_touching
+from render import render
 from sklearn.metrics import roc_auc_score
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from unipen import Character, read_characters
@@ -74,12 +74,10 @@ def main() -> None:
     held_out["strangers"] = draw([c for c in digits if is_held_out(c.writer)])
     held_out["no digits"] = draw([c for c in others if is_held_out(c.writer)])
     digits = [c for c in digits if not is_held_out(c.writer)]
-    touching = [c for c in digits if c.label not in "17"]  # with a stroke beside, one is the other
-    strangers = draw(digits, times=6) + draw_touching(touching)
+    strangers = draw(digits, times=6)
     no_digits = draw([c for c in others if not is_held_out(c.writer)]) + drawn_non_digits(mnist)
     print(f"{len(mnist.labels):,} images of MNIST; {len(digits):,} digits of UNIPEN in 6 drawings "
-          f"each, {len(touching):,} also cut out between neighbours; "
-          f"{len(no_digits.labels):,} images of what is no digit; held out: "
+          f"each; {len(no_digits.labels):,} images of what is no digit; held out: "
           + ", ".join(f"{len(images.labels):,} {name}" for name, images in held_out.items()),
           flush=True)
     model = train(mnist, strangers, no_digits, held_out, epochs)
@@ -127,22 +125,6 @@ def _draw(seeded: tuple[Sequence[np.ndarray], int], times: int) -> np.ndarray:
     strokes, seed = seeded
     rng = np.random.default_rng(seed)
     return np.stack([render(strokes, rng) for _ in range(times)])
-
-
-def draw_touching(digits: Sequence[Character]) -> Images:
-    "Return a drawing of each digit as it is cut out of a row in which it touched its neighbours."
-    order = np.random.default_rng(SEED).permutation(len(digits))
-    seeded = [(c.strokes, (digits[order[i - 1]].strokes, digits[order[i]].strokes), SEED + i)
-              for i, c in enumerate(digits)]
-    with ProcessPoolExecutor() as pool:
-        drawings = list(pool.map(_draw_touching, seeded, chunksize=200))
-    return Images(pixels=torch.from_numpy(np.stack(drawings)),
-                  labels=torch.tensor([int(c.label) for c in digits]))
-
-
-def _draw_touching(seeded: tuple[Sequence[np.ndarray], tuple, int]) -> np.ndarray:
-    strokes, neighbours, seed = seeded
-    return render_touching(strokes, neighbours, np.random.default_rng(seed))
 
 
 def drawn_non_digits(mnist: Images, n: int = 12_000) -> Images:
