@@ -16,16 +16,21 @@ from digitfast.reading.result import described
 
 def predict_pictures(
     images: Iterable[str | Path],  # files, and folders that stand for all pictures in them
-    predictor: Predictor | None = None,  # None: the network that comes with digitfast
+    predictor: Predictor | None = None,  # None: the bundled network
     ink: str = "auto",  # dark or light, against its paper
-    as_is: bool = False,  # whether the pictures are as those that the network was trained on, and want only their size
+    as_is: bool = False,  # whether the pictures are like those of the training, except in size
     steps: str | Path | None = None,  # .png to draw the steps of the one picture into
 ) -> list[dict]:
-    """The one digit in each picture: file, answer, digit (None if unsure), probability, probabilities by class,
-    no_digit, box, and how many digits there are. For a picture that cannot be read: file and error."""
-    images, predictor = _listed(images), predictor or Predictor.packed()
+    """Return the one digit in each picture, as a dict per file.
+
+    Its keys are file, answer, digit (None if unsure), guess, probability, probabilities (by class),
+    no_digit, box, and digits: how many there are. A picture that cannot be read has file and error.
+    """
+    images = _listed(images)
+    predictor = predictor or Predictor.packed()
     if as_is and steps:
-        raise BadSetting(f"{steps} cannot show the steps of a picture that is taken as it is; omit as_is or steps")
+        raise BadSetting(f"{steps} cannot show the steps of a picture that is taken as it is; "
+                         "omit as_is or steps")
     if as_is:
         return _answers(images, lambda file: _as_is(file, predictor))
     check_figures(images, steps)
@@ -34,16 +39,19 @@ def predict_pictures(
 
 def read_pictures(
     images: Iterable[str | Path],  # files, and folders that stand for all pictures in them
-    predictor: Predictor | None = None,  # None: the network that comes with digitfast
+    predictor: Predictor | None = None,  # None: the bundled network
     ink: str = "auto",  # dark or light, against its paper
-    boxes: str | Path | None = None,  # .png to draw the one picture with a box around each digit into
+    boxes: str | Path | None = None,  # .png to draw the one picture into, with a box per digit
     steps: str | Path | None = None,  # .png to draw the steps of the one picture into
 ) -> list[dict]:
-    """Return all digits in each picture: file, text, and by line the digits and the signs beside them.
+    """Return all digits in each picture, as a dict per file.
 
-    A digit has its label, probability and box. A picture that cannot be read has file and error.
+    Its keys are file, text, and lines and signs: the digits of each line, and the signs beside
+    them. A digit has its label, probability and box. A picture that cannot be read has file and
+    error.
     """
-    images, predictor = _listed(images), predictor or Predictor.packed()
+    images = _listed(images)
+    predictor = predictor or Predictor.packed()
     check_figures(images, boxes, steps)
     return _answers(images, lambda file: _all(file, predictor, ink, boxes, steps))
 
@@ -63,11 +71,11 @@ def _answers(images: Iterable[str | Path], answer: Callable[[Path], dict]) -> li
 
 
 def _files(images: Iterable[str | Path]) -> Iterator[tuple[Path, str]]:
-    "Each file, and what is wrong with it before it is opened."
+    "Yield each file, and what is wrong with it before it is opened, or nothing."
     for image in images:
         if not isinstance(image, (str, os.PathLike)):
-            raise BadSetting(f"images must be paths of files and folders, not {type(image).__name__}; "
-                             "read_digit takes a picture in memory")
+            raise BadSetting("images must be paths of files and folders, "
+                             f"not {type(image).__name__}; read_digit takes a picture in memory")
         image = Path(image)
         try:
             if not image.is_dir():
@@ -76,15 +84,18 @@ def _files(images: Iterable[str | Path]) -> Iterator[tuple[Path, str]]:
             files = sorted(f for f in image.rglob("*") if f.is_file() and f.name not in CLUTTER
                            and not any(part.startswith(".") for part in f.relative_to(image).parts))
         except (OSError, ValueError) as e:  # a folder without permission, a name with a null byte
-            yield image, f"{one_line_name(image)} cannot be read: {getattr(e, 'strerror', None) or e}"
+            yield image, (f"{one_line_name(image)} cannot be read: "
+                          f"{getattr(e, 'strerror', None) or e}")
             continue
         found = [file for file in files if file.suffix.lower() in PICTURES]
         yield from ((file, "") for file in found)
         if not found:
             yield image, f"{one_line_name(image)} holds no pictures"
-        if others := [one_line_name(file.name) for file in files if file.suffix.lower() not in PICTURES]:
-            warnings.warn(f"{one_line_name(image)} holds {len(others)} other files, which are left out: "
-                          f"{', '.join(others[:3])}{', …' if len(others) > 3 else ''}", stacklevel=4)
+        if others := [one_line_name(file.name) for file in files
+                      if file.suffix.lower() not in PICTURES]:
+            warnings.warn(f"{one_line_name(image)} holds {len(others)} other files, which are "
+                          f"left out: {', '.join(others[:3])}{', …' if len(others) > 3 else ''}",
+                          stacklevel=4)
 
 
 def _one(file: Path, predictor: Predictor, ink: str, steps: str | Path | None) -> dict:
@@ -99,7 +110,8 @@ def _one(file: Path, predictor: Predictor, ink: str, steps: str | Path | None) -
 
 
 def _as_is(file: Path, predictor: Predictor) -> dict:
-    chances = predictor.chances(np.asarray(fit_square(read_grey(file), predictor.size))[None])[0].tolist()
+    chances = predictor.chances(
+        np.asarray(fit_square(read_grey(file), predictor.size))[None])[0].tolist()
     probabilities = dict(zip(predictor.vocab, chances, strict=False))
     best = max(probabilities, key=probabilities.__getitem__)
     likelier_none = chances[-1] > probabilities[best]
@@ -109,7 +121,8 @@ def _as_is(file: Path, predictor: Predictor) -> dict:
             "probabilities": probabilities}
 
 
-def _all(file: Path, predictor: Predictor, ink: str, boxes: str | Path | None, steps: str | Path | None) -> dict:
+def _all(file: Path, predictor: Predictor, ink: str, boxes: str | Path | None,
+         steps: str | Path | None) -> dict:
     reading = read_digits(file, predictor, ink)
     if boxes:
         draw_boxes(file, reading, boxes)

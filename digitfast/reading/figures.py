@@ -1,4 +1,6 @@
-"""What was read in a picture, drawn: the digits in their boxes, and the steps from the picture to each of them."""
+"""What was read in a picture, drawn: the digits in their boxes, and the steps from the picture to
+each of them.
+"""
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,7 +11,8 @@ from digitfast.data.pictures import read_picture
 from digitfast.errors import BadSetting
 from digitfast.reading.result import Digit, Reading
 
-SURE, UNSURE = (0, 130, 60), (200, 90, 0)  # colours of boxes
+SURE = (0, 130, 60)  # colour of the boxes of sure digits: red, green, blue
+UNSURE = (200, 90, 0)
 PANEL = 480  # pixels of the longer side of a step
 
 
@@ -17,7 +20,7 @@ def check_figures(
     images: Iterable[str | Path],  # the pictures that are asked for
     *paths: str | Path | None,  # of the .png to draw one of them into
 ) -> None:
-    "Raise `BadSetting` for paths that cannot be written to, and where there are several pictures for one figure."
+    "Raise `BadSetting` for paths that cannot be written to, and for several pictures per figure."
     wanted = [Path(path).absolute() for path in filter(None, paths)]
     for path in wanted:
         if path in [Path(image).absolute() for image in images] or wanted.count(path) > 1:
@@ -31,7 +34,8 @@ def check_figures(
 
 def _check_png(path: str | Path) -> None:
     is_path = isinstance(path, (str, os.PathLike))
-    if not is_path or Path(path).suffix.lower() != ".png" or not Path(path).absolute().parent.is_dir():
+    if (not is_path or Path(path).suffix.lower() != ".png"
+            or not Path(path).absolute().parent.is_dir()):
         raise BadSetting(f"a figure must be written to a .png in an existing folder, not {path!r}")
 
 
@@ -49,10 +53,11 @@ def draw_boxes(
         left, top, right, bottom = (x * scale for x in digit.box)
         size = min(max(14, (bottom - top) / 4), 0.06 * max(grey.shape))
         colour = SURE if digit.label else UNSURE
-        pen.rectangle((left - 3, top - 3, right + 3, bottom + 3), outline=colour, width=max(2, round(size / 10)))
+        pen.rectangle((left - 3, top - 3, right + 3, bottom + 3), outline=colour,
+                      width=max(2, round(size / 10)))
         text = f"{digit.label} {digit.probability:.0%}" if digit.label else f"{digit.guess}?"
-        pen.text((left, max(0, top - 1.3 * size)), text, fill=colour, font=ImageFont.load_default(size),
-                 stroke_width=2, stroke_fill="white")
+        pen.text((left, max(0, top - 1.3 * size)), text, fill=colour,
+                 font=ImageFont.load_default(size), stroke_width=2, stroke_fill="white")
     image.save(path)
 
 
@@ -64,10 +69,12 @@ def draw_steps(
     _check_png(path)
     ink = Image.fromarray((255 * (1 - reading.ink.density)).round().astype("uint8"))
     panels = [("the picture, in grey", Image.fromarray(reading.grey)), ("ink", ink)]
-    steps = [_titled(name, ImageOps.contain(panel.convert("RGB"), (PANEL, PANEL))) for name, panel in panels]
+    steps = [_titled(name, ImageOps.contain(panel.convert("RGB"), (PANEL, PANEL)))
+             for name, panel in panels]
     digits = [_seen(digit) for line in reading.lines for digit in line]
     rows = [_beside(steps), *(_beside(digits[i:i + 12]) for i in range(0, len(digits), 12))]
-    sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
+    sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)),
+                      "white")
     top = 0
     for row in rows:
         sheet.paste(row, (0, top))
@@ -76,12 +83,15 @@ def draw_steps(
 
 
 def _seen(digit: Digit) -> Image.Image:
-    "One digit in MNIST's form with the answer for it."
-    sure = f"{digit.label}  {digit.probability:.1%}" if digit.label else f"{digit.answer} ({digit.guess}?)"
-    return _titled(sure, Image.fromarray(digit.image).resize((112, 112), Image.Resampling.NEAREST).convert("RGB"))
+    "Return a digit in MNIST's form, below the answer for it."
+    sure = (f"{digit.label}  {digit.probability:.1%}" if digit.label
+            else f"{digit.answer} ({digit.guess}?)")
+    return _titled(sure, Image.fromarray(digit.image).resize(
+        (112, 112), Image.Resampling.NEAREST).convert("RGB"))
 
 
 def _titled(title: str, image: Image.Image) -> Image.Image:
+    "Return an image below its title."
     font = ImageFont.load_default(15)
     width = max(image.width, round(font.getlength(title)))
     sheet = Image.new("RGB", (width, image.height + 24), "white")
@@ -91,6 +101,7 @@ def _titled(title: str, image: Image.Image) -> Image.Image:
 
 
 def _beside(images: Iterable[Image.Image]) -> Image.Image:
+    "Return images side by side, in one."
     images = list(images)
     sheet = Image.new("RGB", (sum(i.width for i in images), max(i.height for i in images)), "white")
     left = 0

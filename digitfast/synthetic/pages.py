@@ -1,4 +1,7 @@
-"""Synthetic photos of whole pages of digits in lines, to measure reading with; for evaluation only, as `photos.py`."""
+"""Synthetic photos of whole pages of digits in lines, to measure reading.
+
+For evaluation only, like `photos.py`.
+"""
 import io
 from dataclasses import dataclass
 
@@ -6,13 +9,14 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from digitfast.errors import BadImage
-from digitfast.synthetic.photos import LINES, PENS, UNIT, redraw
+from digitfast.synthetic.pen import UNIT, redraw
+from digitfast.synthetic.photos import LINES, PENS
 
-PEN = (0.045, 0.09)  # width of the stroke, part of a digit's height: fine ballpoint to felt pen
-PAPER = (245, 244, 240)
-APART = 1.75  # distance of the lines of digits, in digit heights
+PEN = (0.045, 0.09)  # least and most width, × digit height: fine ballpoint to felt pen
+PAPER = (245, 244, 240)  # red, green, blue
+APART = 1.75  # distance between lines of digits, × digit height
 MOST_IN_LINE = 9  # digits
-MARGIN = 0.08  # part of each side that is left free
+MARGIN = 0.08  # part of each side of the page that is left free
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,27 +27,35 @@ class Page:
 
 
 def synthetic_page(
-    digits: np.ndarray,  # uint8 `[n, 28, 28]`, 0 = paper to 255 = ink, in reading order; n of 1 to 100
+    digits: np.ndarray,  # uint8 `[n, 28, 28]`, n of 1 to 100, 0 = paper to 255 = ink
     rng: np.random.Generator,  # gives every choice: the same state gives the same bytes
     size: tuple[int, int] = (2000, 1500),  # width and height in pixels
 ) -> Page:
-    """A page of `digits`, written in lines of up to nine by one pen, on plain, ruled or squared paper, photographed.
+    """Return a photo of a page of `digits` that one pen wrote, in their order, in lines of up to 9.
 
-    It lies almost straight, in light that falls off to one side; each line rises or falls as the others do.
+    The paper is plain, ruled or squared, and almost straight, in light that falls off to one side.
+    All lines rise or fall alike.
+
     Raises: `BadImage` for other digits.
     """
-    shape, dtype = getattr(digits, "shape", ()), getattr(digits, "dtype", type(digits).__name__)
+    shape = getattr(digits, "shape", ())
+    dtype = getattr(digits, "dtype", type(digits).__name__)
     if dtype != np.uint8 or shape[1:] != (28, 28) or not 1 <= shape[0] <= 100:
-        raise BadImage(f"digits must be uint8 [n, 28, 28] with n from 1 to 100, not {dtype} {list(shape)}")
+        raise BadImage("digits must be uint8 [n, 28, 28] with n from 1 to 100, "
+                       f"not {dtype} {list(shape)}")
     lengths = _lengths(len(digits), rng)
     width, height = size
     room = 1 - 2 * MARGIN
-    tall = rng.uniform(0.5, 0.95) * min(room * height / (len(lengths) * APART), room * width / (max(lengths) * 1.5))
+    tall = rng.uniform(0.5, 0.95) * min(
+        room * height / (len(lengths) * APART), room * width / (max(lengths) * 1.5))
     page = np.empty((height, width, 3), np.float32)
     page[:] = PAPER
     _rule(page, tall, rng)
-    ink = np.array([PENS[name][0] for name in ("blue ballpoint", "black ballpoint", "pencil")][rng.integers(3)])
-    pen, slope, first = rng.uniform(*PEN), rng.uniform(-0.03, 0.03), 0
+    names = ("blue ballpoint", "black ballpoint", "pencil")
+    ink = np.array(PENS[names[rng.integers(3)]][0])
+    pen = rng.uniform(*PEN)
+    slope = rng.uniform(-0.03, 0.03)
+    first = 0
     for i, n in enumerate(lengths):
         foot = MARGIN * height + tall * (1 + APART * i)
         _write(page, digits[first:first + n], (tall, foot, slope, pen), ink, rng)
@@ -52,8 +64,9 @@ def synthetic_page(
 
 
 def _lengths(n: int, rng: np.random.Generator) -> list[int]:
-    "How many of `n` digits come into each line: some lines are full, others shorter."
-    most, lengths = int(rng.integers(3, MOST_IN_LINE + 1)), []
+    "Return how many of `n` digits are in each line: some lines are full, others shorter."
+    most = int(rng.integers(3, MOST_IN_LINE + 1))
+    lengths = []
     while n:
         lengths.append(min(n, int(rng.integers(max(1, most - 3), most + 1))))
         n -= lengths[-1]
@@ -61,10 +74,12 @@ def _lengths(n: int, rng: np.random.Generator) -> list[int]:
 
 
 def _rule(page: np.ndarray, tall: float, rng: np.random.Generator) -> None:
-    "Prints lines or squares on two pages of three."
+    "Print lines or squares on two pages of three."
     kind = rng.choice(["plain", "ruled", "squared"])
-    pitch, thick = tall * rng.uniform(0.5, 1.4), max(1, round(tall / 40))
-    colour, start = LINES[str(rng.choice(list(LINES)))], rng.uniform(0, pitch, 2)
+    pitch = tall * rng.uniform(0.5, 1.4)
+    thick = max(1, round(tall / 40))
+    colour = LINES[str(rng.choice(list(LINES)))]
+    start = rng.uniform(0, pitch, 2)
     if kind != "plain":
         for y in np.arange(start[0], page.shape[0], pitch).astype(int):
             page[y:y + thick] = colour
@@ -73,8 +88,14 @@ def _rule(page: np.ndarray, tall: float, rng: np.random.Generator) -> None:
             page[:, x:x + thick] = colour
 
 
-def _write(page: np.ndarray, digits: np.ndarray, place: tuple, ink: np.ndarray, rng: np.random.Generator) -> None:
-    "Writes one line on `page`; its `place` is the height of digits, its foot at the left, its slope, and the pen."
+def _write(
+    page: np.ndarray,  # float32 `[h, w, 3]`, changed in place
+    digits: np.ndarray,
+    place: tuple,  # digit height and foot at the left, in pixels; slope; width of the pen
+    ink: np.ndarray,  # its colour
+    rng: np.random.Generator,
+) -> None:
+    "Write one line of digits on `page`."
     tall, foot, slope, pen = place
     x = MARGIN * page.shape[1] + tall * rng.uniform(0, 0.7)
     for digit in digits:
@@ -91,10 +112,11 @@ def _write(page: np.ndarray, digits: np.ndarray, place: tuple, ink: np.ndarray, 
 
 
 def _photographed(page: np.ndarray, tall: float, rng: np.random.Generator) -> Image.Image:
-    "`page` in uneven light, turned a little, blurred, with noise, through JPEG."
+    "Return `page` in uneven light, turned a little, blurred, with noise, through JPEG."
     height, width, _ = page.shape
     right, down = rng.uniform(0, 0.5) * rng.uniform(0, 1, 2)
-    light = 1 - right * np.linspace(0, 1, width)[:, None] - down * np.linspace(0, 1, height)[:, None, None]
+    light = (1 - right * np.linspace(0, 1, width)[:, None]
+             - down * np.linspace(0, 1, height)[:, None, None])
     image = Image.fromarray((page * light).clip(0, 255).astype(np.uint8))
     image = image.rotate(rng.uniform(-3, 3), Image.Resampling.BICUBIC, fillcolor=PAPER)
     image = image.filter(ImageFilter.GaussianBlur(max(0.6, 0.008 * tall)))

@@ -1,4 +1,4 @@
-"""Writing as pens leave it, drawn: the ink of the scenes of `scenes.py`."""
+"""Draw writing as pens leave it: the ink of the scenes of `scenes.py`."""
 import math
 
 import numpy as np
@@ -10,19 +10,20 @@ from digitfast.synthetic.letters import letter
 from digitfast.synthetic.non_digits import PLAIN_FONTS, faces
 from digitfast.synthetic.scribbles import scribble
 
-SIDE = 320  # pixels of a scene
+SIDE = 320  # pixels of a scene's width and height
 Rng = np.random.Generator
 
 
 def writing(digits: np.ndarray, rng: Rng) -> tuple[np.ndarray, float]:
-    "Lines of digits and other writing, as coverage 0..1; and how high they are, in pixels."
+    "Return lines of digits and other writing, as coverage 0..1, and their height in pixels."
     ink = Image.new("L", (SIDE, SIDE))
-    pen = math.exp(rng.uniform(math.log(0.03), math.log(0.16)))  # part of the height
+    pen = math.exp(rng.uniform(math.log(0.03), math.log(0.16)))  # width, × height
     height = float(np.clip(math.exp(rng.uniform(math.log(1.3), math.log(45))) / pen, 13, 300))
     if rng.random() < 0.1:
         return np.zeros((SIDE, SIDE), np.float32), height
     pen = max(pen, 1.3 / height)
-    slope, gap = math.tan(rng.uniform(-0.3, 0.3)) * (rng.random() < 0.6), rng.uniform(-0.02, 0.7)
+    slope = math.tan(rng.uniform(-0.3, 0.3)) * (rng.random() < 0.6)
+    gap = rng.uniform(-0.02, 0.7)
     turn = math.degrees(-math.atan(slope)) + rng.uniform(-10, 10)
     one = rng.random() < 0.3  # a single mark
     room = SIDE - 0.8 * height
@@ -41,7 +42,8 @@ def writing(digits: np.ndarray, rng: Rng) -> tuple[np.ndarray, float]:
             top = y + slope * (x - x0) + rng.uniform(-0.08, 0.08) * height
             if x + mark.width > 0 and top < SIDE and top + mark.height > 0:
                 ink.paste(255, (round(x), round(top)), mark)
-            x += mark.width + height * (gap + rng.uniform(-0.05, 0.1)) + (rng.random() < 0.08) * height
+            x += (mark.width + height * (gap + rng.uniform(-0.05, 0.1))
+                  + (rng.random() < 0.08) * height)
         y += height * rng.uniform(1.1, 3)
         if one or rng.random() < 0.3:
             break
@@ -51,10 +53,11 @@ def writing(digits: np.ndarray, rng: Rng) -> tuple[np.ndarray, float]:
 
 
 def _scrawl(draw: ImageDraw.ImageDraw, height: float, width: int, rng: Rng) -> None:
-    "Something underlined or crossed out by hand, or a line to and fro: straight for a while, and then no more."
+    "Draw what underlines or crosses out writing: an almost straight line, a walk, or to and fro."
     kind = rng.random()
     if kind < 0.25:
-        x, y = np.linspace(*np.sort(rng.uniform(0, SIDE, 2)), 8), rng.uniform(0, SIDE, 2)
+        x = np.linspace(*np.sort(rng.uniform(0, SIDE, 2)), 8)
+        y = rng.uniform(0, SIDE, 2)
         y = np.linspace(y[0], 0.8 * y[0] + 0.2 * y[1], 8) + rng.normal(0, 0.02 * height + 0.5, 8)
         points = np.stack([x, y], 1)
     else:
@@ -65,21 +68,22 @@ def _scrawl(draw: ImageDraw.ImageDraw, height: float, width: int, rng: Rng) -> N
 
 
 def _walk(rng: Rng) -> np.ndarray:
-    "Points `[n, 2]` of a pen that wanders, within a square of side 1 around 0."
+    "Return the points `[n, 2]` of a pen that wanders, in a square of side 1 around 0."
     points = np.cumsum(rng.normal(0, 1, (rng.integers(3, 40), 2)), axis=0)
     return (points - points.mean(0)) / np.ptp(points, axis=0)
 
 
 def _hatching(rng: Rng) -> np.ndarray:
-    "Points as of `_walk`, of a pen that goes to and fro to cross something out."
+    "Return points like `_walk`'s of a pen that goes to and fro to cross something out."
     n = int(rng.integers(6, 40))
-    points, turn = np.stack([np.linspace(-0.5, 0.5, n), 0.5 - np.arange(n) % 2], 1), rng.uniform(0, 2 * math.pi)
+    points = np.stack([np.linspace(-0.5, 0.5, n), 0.5 - np.arange(n) % 2], 1)
+    turn = rng.uniform(0, 2 * math.pi)
     points = points + rng.normal(0, rng.uniform(0, 0.1), (n, 2))
     return points @ np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
 
 
 def _tangle(rng: Rng) -> np.ndarray:
-    "Points as of `_walk`, of a pen that goes all over a patch, round or square, until little can be seen of it."
+    "Return points like `_walk`'s of a pen that covers most of a patch, round or square."
     points = rng.uniform(-0.5, 0.5, (rng.integers(8, 80), 2))
     if rng.random() < 0.5:
         points = points[np.hypot(*points.T) < 0.5]
@@ -87,7 +91,7 @@ def _tangle(rng: Rng) -> np.ndarray:
 
 
 def _mark(digits: np.ndarray, height: float, pen: float, rng: Rng) -> Image.Image:
-    "A digit, a letter or something else, `height` pixels high, as its coverage."
+    "Return the coverage of a digit, a letter or something else, `height` pixels high."
     kind = rng.random()
     if kind < 0.64:
         source = digits[rng.integers(len(digits))]
@@ -101,18 +105,21 @@ def _mark(digits: np.ndarray, height: float, pen: float, rng: Rng) -> Image.Imag
         return _bar(height, pen, rng)
     source = np.asarray(source, np.float32)
     source = source / max(1e-6, source.max())
-    rows, columns = np.flatnonzero((source > 0.3).any(1)), np.flatnonzero((source > 0.3).any(0))
+    rows = np.flatnonzero((source > 0.3).any(1))
+    columns = np.flatnonzero((source > 0.3).any(0))
     source = np.pad(source[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1], 2)
     tall = int(np.clip(height, max(48, 3 / pen), 140))  # a pen of less than 3 pixels leaves gaps
     scale = tall / max(source.shape[0] - 4, 0.7 * (source.shape[1] - 4))
     size = max(2, round(source.shape[1] * scale)), max(2, round(source.shape[0] * scale))
     large = np.asarray(Image.fromarray(source).resize(size, Image.BICUBIC))
-    shape = np.pad(ndimage.gaussian_filter(large, 0.35 * scale if scale > 1.5 else 0.3) > 0.42, round(0.1 * tall))
+    shape = np.pad(ndimage.gaussian_filter(large, 0.35 * scale if scale > 1.5 else 0.3) > 0.42,
+                   round(0.1 * tall))
     if not shape.any():
         return Image.fromarray((large.clip(0, 1) * 255).astype(np.uint8))
     inside = ndimage.distance_transform_edt(shape)
     outside = ndimage.distance_transform_edt(~shape)
-    radius, wanted = stroke_width(shape) / 2, pen * tall / 2
+    radius = stroke_width(shape) / 2
+    wanted = pen * tall / 2
     middle = (inside == ndimage.maximum_filter(inside, 3)) & (inside > 0.5 * radius)
     middle = ndimage.binary_closing(middle, np.ones((3, 3)))
     depth = np.maximum(inside - outside + max(wanted - radius, -0.9 * radius),
@@ -127,18 +134,21 @@ def _mark(digits: np.ndarray, height: float, pen: float, rng: Rng) -> Image.Imag
 
 
 def _bar(height: float, pen: float, rng: Rng) -> Image.Image:
-    "A stroke that is almost straight: a 1, a dash, a comma, a dot."
+    "Return the coverage of a stroke that is almost straight: a 1, a dash, a comma or a dot."
     long = height * (rng.uniform(0.6, 1.1) if rng.random() < 0.6 else rng.uniform(0.02, 0.5))
     way = rng.normal(0, 0.35) + (math.pi / 2 if rng.random() < 0.7 else 0)
     wide = max(1.3, pen * height * rng.uniform(0.8, 1.2))
     t = np.linspace(-0.5, 0.5, 6)
     bow = rng.normal(0, rng.choice([0.005, 0.03])) * (1 - 4 * t**2) + rng.normal(0, 0.004, 6)
-    x, y = (long * (t * math.cos(way) - bow * math.sin(way)), long * (t * math.sin(way) + bow * math.cos(way)))
-    fine, side = 2, math.ceil(long + 2 * wide) + 4
+    x = long * (t * math.cos(way) - bow * math.sin(way))
+    y = long * (t * math.sin(way) + bow * math.cos(way))
+    fine = 2  # pixels to one of the mark's
+    side = math.ceil(long + 2 * wide) + 4
     mark = Image.new("L", (side * fine, max(side, round(height)) * fine))
     foot = mark.height / 2 if rng.random() < 0.6 else mark.height - (side * fine) / 2
     points = [(fine * a + mark.width / 2, fine * b + foot) for a, b in zip(x, y, strict=True)]
-    draw, half = ImageDraw.Draw(mark), wide * fine / 2
+    draw = ImageDraw.Draw(mark)
+    half = wide * fine / 2
     draw.line(points, fill=255, width=max(1, round(2 * half)), joint="curve")
     for a, b in (points[0], points[-1]):
         draw.ellipse((a - half, b - half, a + half, b + half), fill=255)
@@ -146,6 +156,7 @@ def _bar(height: float, pen: float, rng: Rng) -> Image.Image:
 
 
 def _typed(height: float, rng: Rng) -> Image.Image:
+    "Return the coverage of a few printed letters and digits."
     known = faces(PLAIN_FONTS)
     face = known[rng.integers(len(known))].font_variant(size=max(8, int(height)))
     text = "".join(rng.choice(list("0123456789abcdeknrstxyzABDEGKMR"), rng.integers(1, 6)))

@@ -1,7 +1,8 @@
-"""Drawn pieces of photos of paper, with the truth which pixels are ink: what digitfast's ink network learns from.
+"""Draw pieces of photos of paper with the truth which pixels are ink, to train the ink network on.
 
-Everything is drawn in far more ways than paper has: the network is to learn what writing is, not one kind of photo.
-Nothing here is shared with `digitfast/photos.py`, so that its photos stay a test.
+All of it is drawn in far more ways than paper has: the network must learn what writing is, not one
+kind of photo. It shares nothing with `digitfast/synthetic/photos.py`, so that those photos stay a
+test.
 """
 import io
 import math
@@ -15,8 +16,11 @@ from scipy import ndimage
 def scene(
     digits: np.ndarray,  # uint8 `[n, 28, 28]`, training images
     rng: Rng,
-) -> tuple[np.ndarray, np.ndarray]:  # uint8 `[320, 320]` both: a grey picture, and how much of each pixel is ink
-    "A piece of a photo of paper with writing, dark on light, and its ink; or in negative, where nothing dark is ink."
+) -> tuple[np.ndarray, np.ndarray]:  # uint8 `[320, 320]`: grey picture, ink of each pixel
+    """Return a piece of a photo of paper with writing, dark on light, and its ink.
+
+    Some are in negative, where nothing dark is ink.
+    """
     board = rng.random() < 0.12  # chalk or light on a screen, seen in negative
     drawn = rng.random() < 0.15  # on a computer: even and without noise
     ink, height = writing(digits, rng)
@@ -27,15 +31,18 @@ def scene(
     dark = math.exp(rng.uniform(math.log(0.16), math.log(0.97)))  # of the ink
     faint = dark * rng.uniform(0.15, 1.15) if rng.random() < 0.8 else 1.2 * dark
     cover = 1 - rng.uniform(0, 0.25) * rng.random() * np.abs(_grain(rng, rng.choice([1, 2, 3])))
-    page = paper * (1 - np.clip(faint, 0, 0.95) * lines) * (1 - dark * ink * (1 if drawn else cover.clip(0.3, 1)))
+    page = (paper * (1 - np.clip(faint, 0, 0.95) * lines)
+            * (1 - dark * ink * (1 if drawn else cover.clip(0.3, 1))))
     if not drawn:
         page, ink = _photographed(page, ink, board, rng)
-    picture, ink = _taken(page * rng.uniform(0.8, 1.1), height, drawn, rng), (ink * 255).round().astype(np.uint8)
+    picture = _taken(page * rng.uniform(0.8, 1.1), height, drawn, rng)
+    ink = (ink * 255).round().astype(np.uint8)
     return (picture, ink) if rng.random() < 0.93 else (255 - picture, np.zeros_like(ink))
 
 
-def _photographed(page: np.ndarray, ink: np.ndarray, board: bool, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
-    "A page with its grain, on a desk perhaps, in some light."
+def _photographed(page: np.ndarray, ink: np.ndarray, board: bool, rng: Rng
+                  ) -> tuple[np.ndarray, np.ndarray]:
+    "Return a page with its grain, perhaps on a desk, in some light, and its ink."
     page = page * (1 + rng.uniform(0, 0.03) * _grain(rng, rng.choice([1, 2])))
     if not board and rng.random() < 0.3:
         page, ink = _on_desk(page, ink, rng)
@@ -47,30 +54,36 @@ def _photographed(page: np.ndarray, ink: np.ndarray, board: bool, rng: Rng) -> t
 
 
 def _grain(rng: Rng, cell: int) -> np.ndarray:
-    "Noise of deviation 1 that changes within `cell` pixels."
+    "Return noise of deviation 1 that changes within `cell` pixels."
     n = SIDE // cell + 2
-    return np.asarray(Image.fromarray(rng.standard_normal((n, n), np.float32)).resize((SIDE, SIDE), Image.BICUBIC))
+    return np.asarray(Image.fromarray(rng.standard_normal((n, n), np.float32)).resize(
+        (SIDE, SIDE), Image.BICUBIC))
 
 
 def _clouds(rng: Rng, least: float, most: float) -> np.ndarray:
-    "Smooth noise of deviation about 1."
+    "Return smooth noise of deviation about 1."
     return _grain(rng, int(math.exp(rng.uniform(math.log(least), math.log(most)))))
 
 
 def _rulings(rng: Rng, height: float) -> np.ndarray:
-    "Lines that paper has: ruled, squared, dotted, margins, boxes of a form; as coverage 0..1, 2× finer drawn."
-    fine = 2
+    """Return lines of paper as coverage 0..1.
+
+    The paper is ruled, squared or dotted, or has margins or the boxes of a form.
+    """
+    fine = 2  # pixels of the drawing to one of the picture
     mask = Image.new("L", (SIDE * fine, SIDE * fine))
     draw = ImageDraw.Draw(mask)
-    angle, lean = rng.uniform(-0.35, 0.35) * (rng.random() < 0.8), rng.normal(0, 0.06)
+    angle = rng.uniform(-0.35, 0.35) * (rng.random() < 0.8)
+    lean = rng.normal(0, 0.06)
     tilt = rng.normal(0, 0.12, 2) / SIDE
     middle = rng.uniform(0, SIDE, 2)
     far = 2.2 * SIDE
 
     def at(u: float, v: float) -> tuple[float, float]:
-        "From the page to the picture."
+        "Return the place in the drawing of a point of the page."
         w = max(0.3, 1 + tilt[0] * u + tilt[1] * v)
-        x, y = u * math.cos(angle) - v * math.sin(angle + lean), u * math.sin(angle) + v * math.cos(angle + lean)
+        x = u * math.cos(angle) - v * math.sin(angle + lean)
+        y = u * math.sin(angle) + v * math.cos(angle + lean)
         return (x / w + middle[0]) * fine, (y / w + middle[1]) * fine
 
     def line(u0, v0, u1, v1, width, strength=255):
@@ -80,7 +93,8 @@ def _rulings(rng: Rng, height: float) -> np.ndarray:
 
     pitch = math.exp(rng.uniform(math.log(max(7, 0.25 * height)), math.log(max(20, 2.5 * height))))
     width = min(math.exp(rng.uniform(math.log(0.5), math.log(5))), pitch / 6)
-    kind = rng.choice(["ruled", "squared", "boxes", "margin", "dots"], p=[0.3, 0.42, 0.14, 0.1, 0.04])
+    kind = rng.choice(["ruled", "squared", "boxes", "margin", "dots"],
+                      p=[0.3, 0.42, 0.14, 0.1, 0.04])
     marks = np.arange(-far, far, pitch)
     if kind in ("ruled", "squared"):
         for i, v in enumerate(marks):
@@ -92,7 +106,8 @@ def _rulings(rng: Rng, height: float) -> np.ndarray:
             line(u, -far, u, far, other)
     if kind == "margin" or (kind != "boxes" and rng.random() < 0.25):
         for _ in range(rng.integers(1, 3)):
-            u, thick = rng.uniform(-0.5, 0.5) * SIDE, min(6, width * rng.uniform(0.8, 2.5))
+            u = rng.uniform(-0.5, 0.5) * SIDE
+            thick = min(6, width * rng.uniform(0.8, 2.5))
             line(*((u, -far, u, far) if rng.random() < 0.75 else (-far, u, far, u)), thick)
     if kind == "boxes":
         size = height * rng.uniform(1.15, 2.2, 2)
@@ -100,8 +115,11 @@ def _rulings(rng: Rng, height: float) -> np.ndarray:
         across, down = rng.integers(1, 9), rng.integers(1, 9)
         for i in range(-across, across):
             for j in range(-down, down):
-                (u, v), thick = np.array([i, j]) * (size + gap), min(8, width * 1.5)
-                for part in ((u, v, u + size[0], v), (u, v, u, v + size[1]), (u, v + size[1], u + size[0], v + size[1]),
+                u, v = np.array([i, j]) * (size + gap)
+                thick = min(8, width * 1.5)
+                for part in ((u, v, u + size[0], v),
+                             (u, v, u, v + size[1]),
+                             (u, v + size[1], u + size[0], v + size[1]),
                              (u + size[0], v, u + size[0], v + size[1])):
                     line(*part, thick)
     if kind == "dots":
@@ -116,7 +134,7 @@ def _rulings(rng: Rng, height: float) -> np.ndarray:
 
 
 def _half_plane(rng: Rng, soft: float) -> np.ndarray:
-    "1 on one side of a line that may bend a little, 0 on the other, with so many pixels between."
+    "Return 1 on one side of a line that may bend, 0 on the other, with `soft` pixels between."
     y, x = np.mgrid[0:SIDE, 0:SIDE] - SIDE / 2
     way = rng.uniform(0, 2 * math.pi)
     along = x * math.cos(way) + y * math.sin(way) - rng.uniform(-0.5, 0.3) * SIDE
@@ -126,9 +144,10 @@ def _half_plane(rng: Rng, soft: float) -> np.ndarray:
 
 
 def _on_desk(page: np.ndarray, ink: np.ndarray, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
-    "The page ends somewhere; what lies there has a grain, a shadow, and no ink."
+    "Return a page that ends on a desk, and its ink; the desk has grain, a shadow, and no ink."
     cell = rng.integers(2, 60, 2)
-    wood = Image.fromarray(rng.standard_normal((SIDE // cell[0] + 2, SIDE // cell[1] + 2), np.float32))
+    wood = Image.fromarray(
+        rng.standard_normal((SIDE // cell[0] + 2, SIDE // cell[1] + 2), np.float32))
     wood = np.asarray(wood.resize((SIDE, SIDE), Image.BICUBIC)) * rng.uniform(0, 0.2)
     desk = math.exp(rng.uniform(math.log(0.04), math.log(1))) * (1 + wood)
     for _ in range(rng.choice([1, 1, 2])):
@@ -137,25 +156,30 @@ def _on_desk(page: np.ndarray, ink: np.ndarray, rng: Rng) -> tuple[np.ndarray, n
             near = ndimage.gaussian_filter(inside, rng.uniform(1, 12))
             desk = desk * (1 - rng.uniform(0, 0.7) * near)
         if rng.random() < 0.15:  # the edge of a thick or torn page
-            page = page * (1 + rng.uniform(-0.3, 0.3) * (ndimage.gaussian_filter(1 - inside, 1.5) > 0.1))
-        page, ink = page * inside + desk * (1 - inside), ink * inside
+            page = page * (1 + rng.uniform(-0.3, 0.3)
+                           * (ndimage.gaussian_filter(1 - inside, 1.5) > 0.1))
+        page = page * inside + desk * (1 - inside)
+        ink = ink * inside
     return page, ink
 
 
 def _beside_thing(page: np.ndarray, ink: np.ndarray, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
-    "A thing lies on the page, much larger than writing: a thumb, a cup, a stone."
+    "Return a page and its ink under something much larger than writing: a thumb, cup or stone."
     y, x = np.mgrid[0:SIDE, 0:SIDE] - rng.uniform(0, SIDE, (2, 1, 1))
-    way, sides = rng.uniform(0, math.pi), rng.uniform(40, 140, 2)
-    u, v = (x * math.cos(way) + y * math.sin(way)) / sides[0], (y * math.cos(way) - x * math.sin(way)) / sides[1]
+    way = rng.uniform(0, math.pi)
+    sides = rng.uniform(40, 140, 2)
+    u = (x * math.cos(way) + y * math.sin(way)) / sides[0]
+    v = (y * math.cos(way) - x * math.sin(way)) / sides[1]
     inside = ((1 - np.abs(u)**3 - np.abs(v)**3) * 30 + 0.5).clip(0, 1).astype(np.float32)
     colour = math.exp(rng.uniform(math.log(0.05), math.log(1))) * (1 + 0.1 * _clouds(rng, 10, 80))
     return page * (1 - inside) + colour * inside, ink * (1 - inside)
 
 
 def _light(rng: Rng) -> np.ndarray:
-    "Light that falls off, and shadows with soft or sharp edges."
+    "Return light that falls off, with shadows that have soft or sharp edges."
     y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE - 0.5
-    way, fall = rng.uniform(0, 2 * math.pi), rng.uniform(0, 0.6)
+    way = rng.uniform(0, 2 * math.pi)
+    fall = rng.uniform(0, 0.6)
     light = 1 - fall * (x * math.cos(way) + y * math.sin(way) + 0.5)
     for _ in range(rng.choice([0, 0, 1, 1, 2])):
         soft = math.exp(rng.uniform(math.log(1.5), math.log(80)))
@@ -165,24 +189,32 @@ def _light(rng: Rng) -> np.ndarray:
             shadow = ((_clouds(rng, 40, 160) - rng.uniform(-0.5, 1)) * 60 / soft + 0.5).clip(0, 1)
         light = light * (1 - rng.uniform(0.1, 0.6) * shadow)
     if rng.random() < 0.08:  # a crease, or what shows through from behind
-        light = light * (1 - rng.uniform(0, 0.15) * np.exp(-(_clouds(rng, 50, 160) / rng.uniform(0.02, 0.2))**2))
+        light = light * (1 - rng.uniform(0, 0.15)
+                         * np.exp(-(_clouds(rng, 50, 160) / rng.uniform(0.02, 0.2))**2))
     return light.clip(0.05)
 
 
 def _taken(picture: np.ndarray, height: float, drawn: bool, rng: Rng) -> np.ndarray:
-    "As a camera, a scanner or a computer keeps it: blurred, sharpened, noisy, coarse, compressed; uint8."
+    """Return a picture, uint8, as a camera, a scanner or a computer keeps it.
+
+    It may be blurred, sharpened, noisy, coarse or compressed.
+    """
     picture = picture.clip(0, 1.3).astype(np.float32) ** rng.uniform(0.7, 1.5)
     bright = np.quantile(picture[::4, ::4], 0.95) if rng.random() < 0.8 else 0.8
-    picture = picture / max(bright, 0.02) * (255 if drawn and rng.random() < 0.5 else rng.uniform(110, 270))
+    picture = picture / max(bright, 0.02) * (
+        255 if drawn and rng.random() < 0.5 else rng.uniform(110, 270))
     if not drawn or rng.random() < 0.3:
-        blur = rng.uniform(0.4, 1) if rng.random() < 0.75 else rng.uniform(0.5, max(0.8, min(4, 0.03 * height)))
+        blur = (rng.uniform(0.4, 1) if rng.random() < 0.75
+                else rng.uniform(0.5, max(0.8, min(4, 0.03 * height))))
         picture = ndimage.gaussian_filter(picture, blur)
         if rng.random() < 0.2:  # motion
-            picture = ndimage.uniform_filter1d(picture, int(rng.integers(1, max(2, min(8, 0.06 * height + 1)) + 1)),
-                                               axis=int(rng.integers(2)))
+            picture = ndimage.uniform_filter1d(
+                picture, int(rng.integers(1, max(2, min(8, 0.06 * height + 1)) + 1)),
+                axis=int(rng.integers(2)))
     if not drawn:
         noise = rng.uniform(0, 7) if rng.random() < 0.8 else rng.uniform(0, 16)
-        picture = picture + rng.uniform(0, 15) + noise * (0.6 * _grain(rng, 1) + 0.6 * _grain(rng, 2))
+        picture = (picture + rng.uniform(0, 15)
+                   + noise * (0.6 * _grain(rng, 1) + 0.6 * _grain(rng, 2)))
     image = Image.fromarray(picture.clip(0, 255).astype(np.uint8))
     if height > 40 and rng.random() < (0.4 if drawn else 0.08):
         image = _coarse(image, height, rng)
@@ -196,9 +228,10 @@ def _taken(picture: np.ndarray, height: float, drawn: bool, rng: Rng) -> np.ndar
 
 
 def _coarse(image: Image.Image, height: float, rng: Rng) -> Image.Image:
-    "An enlargement: a digit of 8 to 28 pixels that somebody has blown up."
+    "Return an enlargement, as of a digit of 8 to 28 pixels that somebody has blown up."
     side = max(6, round(SIDE * rng.uniform(8, 28) / height))
-    ways = [Image.Resampling.NEAREST, Image.Resampling.NEAREST, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC]
+    ways = [Image.Resampling.NEAREST, Image.Resampling.NEAREST, Image.Resampling.BILINEAR,
+            Image.Resampling.BICUBIC]
     image = image.resize((side, side), Image.Resampling.BOX)
     if rng.random() < 0.3:  # twice
         image = image.resize((2 * side, 2 * side), ways[2]).convert("L")

@@ -1,4 +1,7 @@
-"""digitfast's ink network for onnxruntime, from its weights: `python tools/ink/to_onnx.py WEIGHTS.safetensors`."""
+"""Convert digitfast's ink network for onnxruntime.
+
+    python tools/ink/to_onnx.py WEIGHTS.safetensors
+"""
 import sys
 from pathlib import Path
 
@@ -9,7 +12,7 @@ from digitfast.models.ink_net import open_ink_net
 
 
 def write_ink_onnx(weights: Path) -> Path:
-    "Write an .onnx beside `weights` that takes pictures of any size."
+    "Write an .onnx beside `weights` that takes pictures of any size, and return its path."
     example = torch.zeros(2, 64, 96, dtype=torch.uint8)
     proto = in_onnx(open_ink_net(weights), example, ("grey", "chances"), {0: "n", 1: "h", 2: "w"})
     path = weights.with_suffix(".onnx")

@@ -1,8 +1,11 @@
-"""Train digitfast's ink network: `python tools/ink/train.py OUTPUT.safetensors [SCENES] [EPOCHS] [START.safetensors]`.
+"""Train digitfast's ink network on drawn scenes, and write it as .safetensors and as .onnx.
 
-It learns from drawn scenes. Beside OUTPUT comes the same network as an .onnx. With START the training goes on from the
-weights there, in smaller steps and with other scenes; the network is the mean of the two then, which keeps more of
-what the first one knew (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022)."""
+    python tools/ink/train.py OUTPUT.safetensors [SCENES] [EPOCHS] [START.safetensors]
+
+The .onnx is beside OUTPUT. With START, training resumes from the weights there, in smaller steps
+and with other scenes. The network is then the mean of the two, which keeps more of what the first
+one knew (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022).
+"""
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -22,31 +25,38 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from digitfast.data.sources import digits_path
 from digitfast.models.ink_net import InkNet, as_input
 
-CROP, BATCH, LR, LR_GO_ON, SEED, EMA = 256, 16, 4e-3, 1.5e-3, 42, 0.998
+CROP = 256  # pixels of a side of the part of a scene that is trained on
+BATCH = 16  # scenes per step
+LR = 4e-3  # highest learning rate
+LR_GO_ON = 1.5e-3  # the same with START
+SEED = 42
+EMA = 0.998  # decay per step of the mean of the weights
 
 
 @cache
 def training_digits(n: int = 6000) -> np.ndarray:
-    "Some of MNIST's training images, uint8 `[n, 28, 28]`."
+    "Return `n` of MNIST's training images, uint8 `[n, 28, 28]`."
     files = sorted((digits_path() / "training").glob("*/*.png"))
     chosen = np.random.default_rng(SEED).permutation(len(files))[:n]
     return np.stack([np.asarray(Image.open(files[i])) for i in chosen])
 
 
 def drawn(number: int) -> np.ndarray:
-    "The scene of that number and its ink, uint8 `[2, 320, 320]`."
+    "Return the scene of that number and its ink, uint8 `[2, 320, 320]`."
     return np.stack(scene(training_digits(), np.random.default_rng([SEED, number])))
 
 
 def loss_of(logits: torch.Tensor, ink: torch.Tensor) -> torch.Tensor:
-    "Cross-entropy of each pixel, and how far ink that was found and ink that is there differ (Dice)."
+    "Return the weighted sum of the pixels' cross-entropy and the Dice loss of found and true ink."
     chance = logits.sigmoid()
-    both, all_ = (chance * ink).sum((1, 2, 3)), (chance + ink).sum((1, 2, 3))
-    return 2 * F.binary_cross_entropy_with_logits(logits, ink) + 0.2 * (1 - (2 * both + 50) / (all_ + 50)).mean()
+    both = (chance * ink).sum((1, 2, 3))
+    all_ = (chance + ink).sum((1, 2, 3))
+    return (2 * F.binary_cross_entropy_with_logits(logits, ink)
+            + 0.2 * (1 - (2 * both + 50) / (all_ + 50)).mean())
 
 
 def batch_of(pool: torch.Tensor, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    "Crops of scenes, turned and mirrored: ink stays ink."
+    "Return crops of the chosen scenes, turned and mirrored, and their ink, turned with them."
     x, y = torch.randint(SIDE - CROP + 1, (2,)).tolist()
     crops = pool[chosen, :, y:y + CROP, x:x + CROP]
     crops = torch.rot90(crops, int(torch.randint(4, ())), (2, 3))
@@ -54,10 +64,15 @@ def batch_of(pool: torch.Tensor, chosen: torch.Tensor) -> tuple[torch.Tensor, to
     return as_input(crops[:, 0]), crops[:, 1:].float() / 255
 
 
-def train(images: torch.Tensor, held: torch.Tensor, epochs: int, start: Path | None = None) -> InkNet:
-    """A network trained on `images`, uint8 `[n, 2, 320, 320]`: the mean of its weights over the last steps.
+def train(
+    images: torch.Tensor,  # scenes and their ink, uint8 `[n, 2, 320, 320]`
+    held: torch.Tensor,  # held-out ones, to print the accuracy after each epoch
+    epochs: int,
+    start: Path | None = None,  # weights to resume from
+) -> InkNet:
+    """Return a network trained on `images`, with the mean of its weights over the last steps.
 
-    With the weights of a `start`: the mean of that and of these.
+    With `start`, it has the mean of those and the weights in `start`.
     """
     torch.manual_seed(SEED)
     model = model_from(start) if start else InkNet().to(memory_format=torch.channels_last)
@@ -79,19 +94,21 @@ def train(images: torch.Tensor, held: torch.Tensor, epochs: int, start: Path | N
             mean.update_parameters(model)
             losses.append(loss.item())
         found = overlap(mean.eval(), held)
-        print(f"epoch {epoch + 1} of {epochs}: loss {np.mean(losses):.4f}, {found:.2%} of held-out ink", flush=True)
+        print(f"epoch {epoch + 1} of {epochs}: loss {np.mean(losses):.4f}, "
+              f"{found:.2%} of held-out ink", flush=True)
     return mean.module if start is None else between(mean.module, model_from(start))
 
 
 def model_from(weights: Path) -> InkNet:
-    "The network with the weights of a .safetensors."
+    "Return the network with the weights of a .safetensors."
     model = InkNet().to(memory_format=torch.channels_last)
-    model.load_state_dict({name: weight.float() for name, weight in load_file(weights).items()}, strict=False)
+    model.load_state_dict({name: weight.float() for name, weight in load_file(weights).items()},
+                          strict=False)
     return model
 
 
 def between(one: InkNet, other: InkNet) -> InkNet:
-    "The network whose weights are the means of theirs."
+    "Return `one` with the means of its weights and those of `other`."
     means = {name: torch.lerp(weight, other.state_dict()[name], 0.5)
              for name, weight in one.state_dict().items() if weight.is_floating_point()}
     one.load_state_dict(means, strict=False)
@@ -99,7 +116,7 @@ def between(one: InkNet, other: InkNet) -> InkNet:
 
 
 def overlap(model: torch.nn.Module, held: torch.Tensor) -> float:
-    "Intersection over union of the ink that is found and that is there."
+    "Return intersection over union of the ink that is found and the ink that is there."
     with torch.inference_mode():
         found = torch.cat([model(as_input(part[:, 0])) for part in held.split(20)]) > 0
     ink = held[:, 1:] > 127
@@ -110,7 +127,8 @@ def main(output: Path, n: int = 16000, epochs: int = 8, start: Path | None = Non
     began = time.time()
     first = n if start else 0
     with ProcessPoolExecutor() as pool:
-        images = torch.from_numpy(np.stack(list(pool.map(drawn, range(first, first + n), chunksize=50))))
+        images = torch.from_numpy(
+            np.stack(list(pool.map(drawn, range(first, first + n), chunksize=50))))
     print(f"{n} scenes in {time.time() - began:.0f} s", flush=True)
     model = train(images[n // 50:], images[:n // 50], epochs, start)
     save_file({name: weight.half().contiguous() for name, weight in model.state_dict().items()
