@@ -74,3 +74,4 @@ def test_what_follows_sets_is_a_network_if_it_holds_no_truth(run_cli, order):
     code, out, err = run_cli("evaluate", *order)
     assert code == 1
     assert "'gone'" in err
+    assert "a folder of pictures after --sets must hold a truth.tsv" in err

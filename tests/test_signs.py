@@ -76,6 +76,12 @@ def test_signs_are_part_of_the_text(text, mark):
     assert [digit.label for digit in reading.digits] == ["7", "7"]
 
 
+def test_the_most_prominent_digit_is_no_slash():
+    reading = read_digits(written([(155, 190), (238, 45)]))
+    assert reading.text == "7/7"
+    assert any(reading.digit is digit for digit in reading.digits)
+
+
 def test_boxes_of_signs_are_in_pixels_of_the_picture():
     large = np.asarray(Image.fromarray(written([(170, 125), (215, 125)])).resize((4200, 1440)))
     (sign,), = read_digits(large).signs

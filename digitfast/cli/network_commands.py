@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from digitfast.cli.options import AsJson, Images, Ink, Network, RunsFolder, Steps, Trust, complain
-from digitfast.errors import BadSetting
+from digitfast.errors import BadSetting, DigitError
 
 
 def evaluate(
@@ -31,7 +31,12 @@ def evaluate(
 ):
     "Print the accuracy on test images with its 95 % interval, and the confusion matrix."
     from digitfast.cli.networks import open_network
-    predictor = open_network(target, runs, trust)
+    try:
+        predictor = open_network(target, runs, trust)
+    except DigitError as e:
+        if sets == "":
+            e.add_note("a folder of pictures after --sets must hold a truth.tsv")
+        raise
     if sets is not None:
         _print_table(predictor, sets)
         return

@@ -45,7 +45,9 @@ def _with_signs(reading: Reading, scale: float) -> Reading:
     for own, slash in zip(find_signs(reading.ink.density, scaled), slashes, strict=True):
         own = [replace(sign, box=_scaled(sign.box, 1 / scale)) for sign in own]
         signs.append(sorted([*own, *slash], key=lambda sign: sign.box))
-    return replace(reading, lines=lines, signs=signs)
+    digits = [digit for line in lines for digit in line]
+    size = [side / scale for side in reading.grey.shape[::-1]]
+    return replace(reading, lines=lines, signs=signs, digit=_most_prominent(digits, size))
 
 
 def _scaled(box: Box, scale: float) -> Box:
