@@ -37,7 +37,7 @@ def _cut(
     parts = []
     ends = [np.full(piece.height, -1), *seams, np.full(piece.height, piece.width - 1)]
     for before, after in pairwise(ends):
-        before = before - _shared(piece.ink, before, stroke)
+        before = before - _shared(piece.ink[:, ::-1], piece.width - 1 - before, stroke)
         after = after + _shared(piece.ink, after, stroke)
         start, stop = max(0, before.min() + 1), min(piece.width, after.max() + 1)
         if start >= stop:  # two seams are one
@@ -54,12 +54,18 @@ def _cut(
 
 
 def _shared(ink: np.ndarray, seam: np.ndarray, stroke: int) -> np.ndarray:
-    """Return for each row the columns of ink beside an upright seam that belong to both sides.
+    """Return for each row how much of the ink to the right of an upright seam is the left side's.
 
-    Round digits that touch share a stroke.
+    Round digits that touch share a stroke: each has the ink on the seam to the width of a stroke.
     """
-    is_upright = seam[0] >= 0 and np.ptp(seam) == 0
-    return stroke * is_upright * (ink[np.arange(len(ink)), seam.clip(0)] > INKED)
+    shared = np.zeros(len(ink), int)
+    if 0 <= seam[0] < ink.shape[1] - 1 and np.ptp(seam) == 0:
+        is_inked = ink > INKED
+        for row in np.flatnonzero(is_inked[:, seam[0]]):
+            left = np.argmin(is_inked[row, seam[0]::-1]) or seam[0] + 1  # ink up to the seam
+            right = np.argmin(is_inked[row, seam[0]:]) or ink.shape[1] - seam[0]
+            shared[row] = min(max(0, stroke - left), right - 1)
+    return shared
 
 
 def _seams(

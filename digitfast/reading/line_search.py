@@ -16,7 +16,9 @@ from digitfast.reading.pieces import Piece, join
 from digitfast.reading.result import Digit
 
 # in units of log-probability
-CUT_COST = 2.0  # of a cut through connected ink; twice that among digits if the whole is none
+CUT_COST = 2.0  # of a cut through connected ink
+CUT_ONE_COST = 2.0  # of a 1 that is cut from connected ink: every stroke looks like one
+WHOLE_COST = 4.0  # of connected ink that could be cut and is no digit, per line height of its width
 JOIN_COST = 0.5  # of a piece that is taken for a part of a digit and not for one of its own
 GAP_COST = 2.0  # of parts that are as far from each other as the line is high
 DROP_COST = 1.5  # of a part as high as the line that is taken for no digit
@@ -38,8 +40,9 @@ def read_line(
     joined = [join(parts[start:stop]) for start, stop in runs]
     images = np.stack([network_form(piece.ink, predictor) for piece in joined])
     chances = predictor.chances(images)
+    is_one = [predictor.vocab[best] == "1" for best in chances[:, :-1].argmax(1)]
     height = line_height(parts)
-    wholes = dict.fromkeys(cut_pieces(parts), _cost_of_no_digit(parts, runs, chances, predictor))
+    wholes = set(cut_pieces(parts))
     ending = defaultdict(list)  # runs by the part that they end before
     for i, (_, stop) in enumerate(runs):
         ending[stop].append(i)
@@ -52,7 +55,9 @@ def read_line(
             start = runs[i][0]
             before = best[start][0] - CUT_COST * is_cut
             digit, none = _scores(parts[start:stop], joined[i], chances[i], height,
-                                  wholes.get(runs[i]))
+                                  runs[i] in wholes)
+            if is_one[i] and runs[i] not in wholes and parts[start].cut_from:
+                digit -= CUT_ONE_COST
             ways += [(before + digit, i, True), (before + none, i, False)]
         best.append(max(ways))
     digits = []
@@ -65,26 +70,12 @@ def read_line(
     return digits[::-1]
 
 
-def _cost_of_no_digit(
-    parts: Sequence[Piece],
-    runs: Sequence[tuple[int, int]],
-    chances: np.ndarray,  # of each run
-    predictor: Predictor,
-) -> float:
-    "Return what it costs that a piece that was cut is none, for each height that it is wide."
-    pieces = {*cut_pieces(parts), *((i, i + 1) for i, p in enumerate(parts) if not p.cut_from)}
-    sure = [chances[i][:-1].max() >= predictor.threshold
-            for i, run in enumerate(runs) if run in pieces]
-    among_digits = bool(sure) and np.mean(sure) >= 0.5
-    return 2 * CUT_COST if among_digits else CUT_COST
-
-
 def _scores(
     parts: Sequence[Piece],
     joined: Piece,
     chances: np.ndarray,
     height: float,  # of the line
-    whole: float | None,  # cost, per height of its width, of a piece that was cut and is no digit
+    is_whole: bool,  # whether they are all parts of a piece that was cut
 ) -> tuple[float, float]:
     "Return the log-probabilities that these parts are one digit, and that they are none."
     gaps = sum(max(0, b.left - a.right) for a, b in pairwise(parts)) / height
@@ -93,8 +84,8 @@ def _scores(
     digit = math.log(high * chances[:-1].max() + 1e-6) - GAP_COST * gaps - JOIN_COST * n_joined
     digit -= WIDE_COST * max(0.0, joined.width / height - WIDEST)
     none = math.log(1 - high * (1 - chances[-1]) + 1e-3)
-    if whole is not None:
-        none -= whole * max(1, joined.width / height)
+    if is_whole:
+        none -= WHOLE_COST * max(1, joined.width / height)
     elif len(parts) == 1:
         none -= DROP_COST * min(1, joined.height / height)
     else:

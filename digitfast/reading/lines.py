@@ -38,7 +38,7 @@ def text_lines(
     alone = []
     for piece in sorted(small, key=lambda p: p.left):
         near = min(lines, key=lambda line: min(_distance(p, piece) for p in line))
-        if min(_distance(p, piece) for p in near) < 0.5 * typical:
+        if min(_distance(p, piece) for p in near) < typical:
             near.append(piece)
         elif piece.height >= least_height * typical:
             alone.append(piece)
@@ -81,10 +81,10 @@ def _side_by_side(last: Piece, piece: Piece, slope: float) -> float:
 
 
 def _distance(one: Piece, other: Piece) -> float:
-    "Return the pixels between the boxes of two pieces."
+    "Return the pixels between the boxes of two pieces; three times as many up or down."
     across = max(one.left, other.left) - min(one.right, other.right)
     down = max(one.top, other.top) - min(one.bottom, other.bottom)
-    return math.hypot(max(across, 0), max(down, 0))
+    return math.hypot(max(across, 0), 3 * max(down, 0))
 
 
 def may_be_one(
