@@ -25,6 +25,7 @@ DROP_COST = 1.5  # of a part as high as the line that is taken for no digit
 WIDE_COST = 8.0  # of a digit that is wider than `WIDEST` by the height of the line
 LOW_COST = 20.0  # of a digit that is lower than `LOWEST` by the height of the line
 WIDEST = 1.1  # width of a digit, × the height of the line
+ODDS_AMONG_DIGITS = 3.0  # times that a mark is likelier a digit if most of its line are digits
 LOWEST = 0.5  # height of a digit, × the height of the line
 
 
@@ -40,7 +41,29 @@ def read_line(
     joined = [join(parts[start:stop]) for start, stop in runs]
     images = np.stack([network_form(piece.ink, predictor) for piece in joined])
     chances = predictor.chances(images)
-    is_one = [predictor.vocab[best] == "1" for best in chances[:, :-1].argmax(1)]
+    marks = _likeliest(parts, runs, joined, chances, predictor.vocab)
+    sure = [i for i in marks if chances[i][:-1].max() >= predictor.threshold]
+    if len(marks) > len(sure) >= len(marks) / 2:
+        chances = _among_digits(chances)
+        marks = _likeliest(parts, runs, joined, chances, predictor.vocab)
+    return [digit_of(joined[i], images[i], chances[i], predictor) for i in marks]
+
+
+def _among_digits(chances: np.ndarray) -> np.ndarray:
+    "Return the probabilities for marks in a line of digits, where another mark is seldom none."
+    none = chances[:, -1:] / ODDS_AMONG_DIGITS
+    return np.hstack([chances[:, :-1], none]) / (1 - chances[:, -1:] + none)
+
+
+def _likeliest(
+    parts: Sequence[Piece],
+    runs: Sequence[tuple[int, int]],  # of parts: candidates for one digit
+    joined: Sequence[Piece],  # each run as one piece
+    chances: np.ndarray,  # float `[runs, classes + 1]`, "no digit" last
+    vocab: Sequence[str],
+) -> list[int]:
+    "Return the runs, by number, that are digits, or high enough to be one."
+    is_one = [vocab[best] == "1" for best in chances[:, :-1].argmax(1)]
     height = line_height(parts)
     wholes = set(cut_pieces(parts))
     ending = defaultdict(list)  # runs by the part that they end before
@@ -60,14 +83,14 @@ def read_line(
                 digit -= CUT_ONE_COST
             ways += [(before + digit, i, True), (before + none, i, False)]
         best.append(max(ways))
-    digits = []
+    marks = []
     at = len(parts)
     while at:
         _, i, is_digit = best[at]
         if is_digit or joined[i].height > 0.5 * height:
-            digits.append(digit_of(joined[i], images[i], chances[i], predictor))
+            marks.append(i)
         at = runs[i][0]
-    return digits[::-1]
+    return marks[::-1]
 
 
 def _scores(
