@@ -1,5 +1,6 @@
 """The lines of ruled, squared and boxed paper: found in the ink, and taken out of it."""
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy  # imports scipy.ndimage on first use, which takes longer than reading a digit
@@ -55,11 +56,11 @@ class _Runs:
     def __getitem__(self, chosen: np.ndarray) -> "_Runs":
         return _Runs(column=self.column[chosen], top=self.top[chosen], bottom=self.bottom[chosen])
 
-    @property
+    @cached_property
     def middle(self) -> np.ndarray:
         return (self.top + self.bottom - 1) / 2
 
-    @property
+    @cached_property
     def length(self) -> np.ndarray:
         return self.bottom - self.top
 
@@ -162,12 +163,12 @@ def _lines(
             break
         slope = slopes[best // reach]
         offset = (best % reach - 1) * unit - STEEPEST * width
-        close = abs(used.middle - slope * used.column - offset) <= 1.6 * unit
-        counts -= votes(used[close])
-        used_line = _line_through(used[close], runs, unit, skip, covered)
-        used = used[~close]
-        if used_line is not None:
-            lines.append(used_line)
+        is_close = abs(used.middle - slope * used.column - offset) <= 1.6 * unit
+        close, used = used[is_close], used[~is_close]
+        counts -= votes(close)
+        line = _line_through(close, runs, unit, skip, covered)
+        if line is not None:
+            lines.append(line)
     return lines
 
 
@@ -186,10 +187,12 @@ def _line_through(
             or stop - start < SLIM * thick):
         return None
     bend = np.polyfit(close.column, close.middle, 2)
-    beside = abs(np.polyval(bend, runs.column) - runs.middle) <= 2.5 * unit
+    at = np.polyval(bend, np.arange(runs.column[-1] + 1))
+    beside = abs(at[runs.column] - runs.middle) <= 2.5 * unit
     beside &= (runs.column >= start - SLIM) & (runs.column <= stop + SLIM)
     own = runs[beside & (runs.length <= 1.5 * thick + 1)]
-    rows = np.concatenate([np.arange(a, b) for a, b in zip(own.top, own.bottom, strict=True)])
+    within = np.arange(own.length.sum()) - np.repeat(own.length.cumsum() - own.length, own.length)
+    rows = np.repeat(own.top, own.length) + within
     slope = float(np.polyfit(close.column, close.middle, 1)[0])
     return _Line(start=start, stop=stop, slope=slope, thickness=thick, rows=rows,
                  columns=np.repeat(own.column, own.length))

@@ -73,7 +73,7 @@ def _look(
     level = _ink_level(contrast, np.maximum(LEAST_CONTRAST, 5 * noise))
     if level is None:
         return np.zeros(grey.shape, np.float32)
-    weak = contrast > np.maximum(0.3 * level, 4 * noise)
+    weak = contrast > np.maximum(0.25 * level, 4 * noise)
     strong = contrast > np.maximum(0.55 * level, 5 * noise)
     labels, n = scipy.ndimage.label(weak, CORNERS)
     is_ink = np.zeros(n + 1, bool)
