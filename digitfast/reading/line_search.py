@@ -18,7 +18,7 @@ from digitfast.reading.result import Digit
 # in units of log-probability
 CUT_COST = 2.0  # of a cut through connected ink
 CUT_ONE_COST = 2.0  # of a 1 that is cut from connected ink: every stroke looks like one
-WHOLE_COST = 4.0  # of connected ink that could be cut and is no digit, per line height of its width
+WHOLE_COST = 3.5  # of connected ink that could be cut and is no digit, per line height of its width
 JOIN_COST = 0.5  # of a piece that is taken for a part of a digit and not for one of its own
 GAP_COST = 2.0  # of parts that are as far from each other as the line is high
 DROP_COST = 1.5  # of a part as high as the line that is taken for no digit
