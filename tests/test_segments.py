@@ -155,6 +155,15 @@ def test_round_digits_that_share_a_stroke_both_keep_it():
     rings = [run for run in runs if is_ring(run) and 70 < run.width < 95]
     assert min(ring.left for ring in rings) < 25
     assert max(ring.right for ring in rings) > 165
+    first = min(rings, key=lambda ring: (ring.left, ring.width))
+    assert first.right <= 102  # and no arm of the other one
+
+
+def test_a_small_digit_stays_beside_its_neighbour():
+    tall = [(20 + 60 * i, top, 50 + 60 * i, top + 80) for i in range(4) for top in (20, 130)]
+    small = (270, 140, 295, 172)  # nearer to the line above than to the digit on its left
+    lines = text_lines(find_pieces(ink(*tall, (260, 20, 290, 115), small)))
+    assert [len(line) for line in lines] == [5, 5]
 
 
 def is_ring(piece: Piece) -> bool:
