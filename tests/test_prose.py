@@ -17,10 +17,8 @@ PHRASES = {
     r"\bto be had\b": "available",
     r"\bso that nobody\b": "so that no one, or name who",
 }
-WINGS_TO_BE_REBUILT = ("reading", "synthetic")
 TEXTS = [
-    *(file for file in sorted((ROOT / "digitfast").rglob("*.py"))
-      if file.parent.name not in WINGS_TO_BE_REBUILT),
+    *sorted((ROOT / "digitfast").rglob("*.py")), *sorted((ROOT / "tools").rglob("*.py")),
     *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "nbs").glob("*.ipynb")),
     *sorted((ROOT / "digitfast" / "draw").glob("draw.*")), ROOT / "digitfast/report/report.html",
     ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "settings.ini",
