@@ -114,6 +114,12 @@ def test_other_sets_are_those_of_the_raw_results():
     assert {row[0]: [cell for cell in row[1:] if cell] for row in rows} == other_sets()
 
 
+def test_other_readers_are_those_of_the_raw_results():
+    lines = (ROOT / "benchmarks/results/peers.txt").read_text(encoding="utf-8").splitlines()[2:5]
+    rows = table("where-this-stands.md", "Other readers on the same pictures")
+    assert rows == [line.split() for line in lines]
+
+
 def test_speed_is_that_of_the_last_bench():
     results = json.loads((ROOT / "benchmarks/results/xeon-2-cores.json").read_text())
     assert results_table(results) in PAGES["results.md"] and not results["quick"]
