@@ -25,8 +25,8 @@ DROP_COST = 1.5  # of a part as high as the line that is taken for no digit
 WIDE_COST = 8.0  # of a digit that is wider than `WIDEST` by the height of the line
 LOW_COST = 20.0  # of a digit that is lower than `LOWEST` by the height of the line
 WIDEST = 1.1  # width of a digit, × the height of the line
-ODDS_AMONG_DIGITS = 3.0  # times that a mark is likelier a digit if most of its line are digits
 LOWEST = 0.5  # height of a digit, × the height of the line
+ODDS_AMONG_DIGITS = 3.0  # × the odds that a mark is a digit, where most of its line are
 
 
 def read_line(
@@ -35,7 +35,8 @@ def read_line(
 ) -> list[Digit]:
     """Return the digits of a line: a Viterbi search over the runs of parts that may be one digit.
 
-    A mark that is high enough to be a digit and is more likely none is among them, unsure.
+    A mark that is high enough to be a digit and is more likely none is among them, unsure. Where
+    most are sure, the line is searched again with better odds for the others.
     """
     runs = candidates(parts)
     joined = [join(parts[start:stop]) for start, stop in runs]
