@@ -10,7 +10,6 @@ from digitfast.errors import BadImage, BadSetting
 from digitfast.reading.cuts import MOST_PARTS
 from digitfast.reading.figures import check_figures, draw_boxes, draw_steps
 from digitfast.reading.ink import Ink, even_ink
-from digitfast.reading.line_search import _among_digits
 from digitfast.reading.pieces import MOST_PIECES, find_pieces
 from digitfast.reading.result import Digit, Reading
 from digitfast.synthetic.photos import synthetic_photo
@@ -49,20 +48,6 @@ def test_numbers_line_by_line(digit_images):
             )
             assert digit.image.shape == (28, 28) and 0.6 < digit.probability <= 1
             assert sum(digit.probabilities.values()) + digit.no_digit == pytest.approx(1)
-
-
-def test_open_zeros_in_a_chain_are_read_one_by_one():
-    page = Image.new("L", (420, 160), 235)
-    draw = ImageDraw.Draw(page)
-    for left in (40, 106, 172, 238):  # each shares a stroke with the next, and is open at its top
-        draw.arc((left, 40, left + 72, 130), -75, 255, fill=30, width=8)
-    assert read_digits(page).text == "0000"
-
-
-def test_a_mark_among_digits_is_likelier_one():
-    chances = np.array([[0.3, 0.1, 0.6], [0.0, 0.0, 1.0]])
-    expected = np.array([[0.5, 1 / 6, 1 / 3], [0.0, 0.0, 1.0]])
-    assert _among_digits(chances) == pytest.approx(expected)
 
 
 def test_light_ink_on_dark_and_far_numbers_apart(digit_images):
