@@ -24,6 +24,26 @@ ARCHITECTURES: dict[str, str] = {
     **{name: f"fastai.vision.models.xresnet:{name}" for name in _XRESNET},
 }
 
+#: Parts of MNIST: the classes, and the most training and test images of each.
+MNIST_PARTS: dict[str, tuple[str, int | None, int | None]] = {
+    "mnist-sample": ("37", None, None),
+    "mnist-tiny": ("0123456789", 50, 20),
+}
+
+#: Other data sets: torchvision's class, and its arguments for the training and the test split.
+TORCHVISION_SETS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "fashion": ("FashionMNIST", {"train": True}, {"train": False}),
+    "kmnist": ("KMNIST", {"train": True}, {"train": False}),
+    "qmnist": ("QMNIST", {"train": True}, {"train": False}),
+    **{f"emnist-{split}": ("EMNIST", {"split": split, "train": True},
+                           {"split": split, "train": False})
+       for split in ("digits", "letters", "balanced")},
+    "usps": ("USPS", {"train": True}, {"train": False}),
+    "svhn": ("SVHN", {"split": "train"}, {"split": "test"}),
+}
+
+DATA_SETS = ("mnist", *MNIST_PARTS, *TORCHVISION_SETS)
+
 OPTIMIZERS: dict[str, str] = {
     "adam": "digitfast.training.optimizers:FusedAdam",
     "sgd": "fastai.optimizer:SGD",

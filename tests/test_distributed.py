@@ -274,7 +274,7 @@ def test_a_mistake_is_reported_once(tmp_path):
     errors = [line for line in lines if line.startswith("digitfast: ")]
     assert done.returncode == 0 and done.stdout == "" and len(errors) == len(MISTAKES), done.stderr
     assert "not -1.0" in errors[0] and "try bs=32 or 34" in errors[1]
-    assert "'nowhere' is not a folder" in errors[2]
+    assert "'nowhere' does not exist" in errors[2]
     assert "no unfinished run named 'nothing'" in errors[3]
     assert "run it without a launcher: digitfast evaluate" in errors[4]
     assert "No such option" in errors[5] and not list(tmp_path.rglob("*"))

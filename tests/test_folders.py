@@ -7,7 +7,6 @@ from digitfast.data.folders import (
     class_counts,
     class_images,
     class_names,
-    evaluation_folder,
     find_splits,
     split_name,
 )
@@ -49,19 +48,6 @@ def test_a_folder_that_is_not_there(tmp_path):
     ("valid", "validation images"), ("val", "validation images")])
 def test_what_a_split_is_called(split, words):
     assert split_name(split) == words
-
-
-@pytest.mark.parametrize(("splits", "evaluated"), [
-    (("training", "testing"), "testing"), (("train", "valid", "test"), "test"),
-    (("train", "val"), "val"), (("test",), "test"), ((), "")])
-def test_what_is_evaluated(tmp_path, splits, evaluated):
-    folder_of(tmp_path, *splits, *([] if splits else ["."]))
-    assert evaluation_folder(str(tmp_path)) == tmp_path / evaluated
-
-
-def test_training_images_alone_are_not_evaluated(tmp_path):
-    with pytest.raises(BadData, match="no training and validation split"):
-        evaluation_folder(str(folder_of(tmp_path, "train")))
 
 
 def test_images_are_in_the_order_of_their_names(copy_of_digits):

@@ -17,7 +17,7 @@ from torch.nn.utils import parameters_to_vector
 
 from digitfast import simple_learner
 from digitfast.data import loaders
-from digitfast.data.loaders import DigitDataLoaders, digit_dls, folder_facts
+from digitfast.data.loaders import DigitDataLoaders, digit_dls, source_facts
 from digitfast.data.resident import ResidentDL
 from digitfast.errors import BadData, BadImage, BadSetting, DataNotFound
 
@@ -113,7 +113,7 @@ def test_show_batch_is_black_on_white(dls):
 
 
 def test_missing_folder_split_and_class(copy_of_digits, tmp_path):
-    with pytest.raises(DataNotFound, match="absent.*digits_path"):
+    with pytest.raises(DataNotFound, match="absent.*does not exist. Allowed: mnist"):
         digit_dls(tmp_path / "absent")
     with pytest.raises(BadData, match="no class folders"):
         (tmp_path / "empty/training").mkdir(parents=True)
@@ -265,14 +265,14 @@ def test_resident_or_not(digits, monkeypatch):
 
 
 def test_checksum_sees_pixels_and_names(copy_of_digits):
-    before = folder_facts(copy_of_digits)
+    before = source_facts(copy_of_digits)
     assert before["bytes"] == sum(f.stat().st_size for f in copy_of_digits.rglob("*.png"))
     assert digit_dls(copy_of_digits).checksum() == before["sha256"]
     image = copy_of_digits / "training/0/0.png"
     Image.open(image).save(image, compress_level=0)  # other bytes, the same pixels
-    assert folder_facts(copy_of_digits)["sha256"] == before["sha256"]
+    assert source_facts(copy_of_digits)["sha256"] == before["sha256"]
     image.rename(image.with_name("00.png"))
-    assert folder_facts(copy_of_digits)["sha256"] != before["sha256"]
+    assert source_facts(copy_of_digits)["sha256"] != before["sha256"]
 
 
 def test_checksum_sees_order_and_splits(digits):
@@ -378,7 +378,7 @@ def test_facts_of_three_splits_name_each(copy_of_digits):
     (copy_of_digits / "training").rename(copy_of_digits / "train")
     (copy_of_digits / "testing").rename(copy_of_digits / "test")
     shutil.copytree(copy_of_digits / "test", copy_of_digits / "valid")
-    counts = folder_facts(str(copy_of_digits))["counts"]
+    counts = source_facts(str(copy_of_digits))["counts"]
     images = {split: sum(by_class.values()) for split, by_class in counts.items()}
     assert images == {"train": 300, "valid": 120, "test": 120}
 

@@ -17,7 +17,7 @@ from digitfast import (
     resume_run,
     train_run,
 )
-from digitfast.data.loaders import folder_facts
+from digitfast.data.loaders import source_facts
 from digitfast.errors import BadData
 from digitfast.runs import run as runs
 from digitfast.runs.folders import is_unfinished, unfinished_runs
@@ -40,7 +40,7 @@ def test_run_folder_has_everything(quick, digits):
         "summary.json"]
     summary = json.loads((run.path / "summary.json").read_text())
     assert summary == run.summary == find_run("simple").summary
-    assert summary["data"]["sha256"] == folder_facts(digits)["sha256"]
+    assert summary["data"]["sha256"] == source_facts(digits)["sha256"]
     assert summary["settings"].keys() == {setting.name for setting in fields(Recipe)}
     assert summary["versions"].keys() >= {"python", "torch", "fastai", "digitfast"}
     assert summary["device"]["name"]

@@ -5,13 +5,25 @@ answer at once.
 """
 import json
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from digitfast.cli.options import AsJson, Images, Ink, Network, RunsFolder, Steps, Trust, complain
+from digitfast.cli.options import (
+    AsCsv,
+    AsJson,
+    Images,
+    Ink,
+    Network,
+    RunsFolder,
+    Steps,
+    Trust,
+    complain,
+    watched,
+)
 from digitfast.errors import BadSetting, DigitError
 
 
@@ -40,14 +52,14 @@ def evaluate(
     if sets is not None:
         _print_table(predictor, sets)
         return
-    from digitfast.data.folders import evaluation_folder
-    from digitfast.evaluation.evaluate import evaluate_pictures
+    from digitfast.data.forms import evaluation_digits
+    from digitfast.evaluation.evaluate import evaluate_pictures, validation_digits
     if source == "":
         raise BadSetting("--source must name digits, such as mnist or a folder; it is empty")
-    folder = evaluation_folder(source or predictor.source, fetch=source is not None)
+    digits = validation_digits(predictor) if source is None else evaluation_digits(source)
     as_is = predictor.form != "mnist" or source in (None, predictor.source)
-    evidence = evaluate_pictures(predictor, folder, as_is)
-    _print_evidence(evidence, folder)
+    evidence = evaluate_pictures(predictor, digits, as_is)
+    _print_evidence(evidence, digits)
 
 
 def _print_table(
@@ -65,11 +77,11 @@ def _print_table(
         evaluate_sets(predictor, show)
 
 
-def _print_evidence(evidence, folder: Path) -> None:
+def _print_evidence(evidence, digits) -> None:
     "Print accuracy, shares of sure answers, the confusion matrix and the most frequent mistakes."
     low, high = evidence.interval
     print(f"accuracy {evidence.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), "
-          f"loss {evidence.loss:.4f}, {evidence.n:,} images of {folder}")
+          f"loss {evidence.loss:.4f}, {evidence.n:,} images of {digits}")
     sure = evidence.sure
     print(f"right and sure {sure.right:.2%}, wrong and sure {sure.wrong:.2%}, "
           f"refused (unsure, or no digit) {sure.refused:.2%}")
@@ -113,18 +125,27 @@ def predict(
                         "trained on mnist always do.")] = False,
     ink: Ink = "auto",
     steps: Steps = None,
+    to_csv: AsCsv = None,
+    submission: Annotated[Path | None, typer.Option(
+        help="Write the likeliest classes to this new .csv as ImageId,Label, for Kaggle.")] = None,
     trust: Trust = False,
     runs: RunsFolder = "runs",
 ):
     """Print the digit in each picture and its probability, "unsure" or "no digit".
 
-    For numbers of several digits see: digitfast read
+    A .csv has a picture in each row, as Kaggle's test.csv has. For numbers of several digits see:
+    digitfast read
     """
     from digitfast.cli.networks import network_and_pictures
+    from digitfast.reading.answer_files import check_csv, write_digits, write_submission
     from digitfast.reading.answers import predict_pictures
+    writers = {to_csv: write_digits, submission: write_submission}
+    for path in filter(None, writers):
+        check_csv(path)
     predictor, images = network_and_pictures(images, runs, trust)
-    answers = predict_pictures(images, predictor, ink, as_is or predictor.form != "mnist", steps)
-    _print_answers(answers, as_json, digit_line)
+    answers = predict_pictures(images, predictor, ink, as_is or predictor.form != "mnist", steps,
+                               watched)
+    _give_answers(answers, as_json, digit_line, writers)
 
 
 def read(
@@ -134,6 +155,7 @@ def read(
         help="PNG to write; it shows the picture with a box around each digit.")] = None,
     ink: Ink = "auto",
     steps: Steps = None,
+    to_csv: AsCsv = None,
     trust: Trust = False,
     runs: RunsFolder = "runs",
 ):
@@ -142,10 +164,13 @@ def read(
     A ? stands for a mark that may be a digit.
     """
     from digitfast.cli.networks import network_and_pictures
+    from digitfast.reading.answer_files import check_csv, write_numbers
     from digitfast.reading.answers import read_pictures
+    if to_csv:
+        check_csv(to_csv)
     predictor, images = network_and_pictures(images, runs, trust)
-    answers = read_pictures(images, predictor, ink, boxes, steps)
-    _print_answers(answers, as_json, number_lines)
+    answers = read_pictures(images, predictor, ink, boxes, steps, watched)
+    _give_answers(answers, as_json, number_lines, {to_csv: write_numbers})
 
 
 def draw(
@@ -190,16 +215,13 @@ def export(
     file = export_run(run, to, runs, int8)
     print(file)
     if int8:
-        from digitfast.data.folders import evaluation_folder, split_name
-        from digitfast.evaluation.evaluate import evaluate_pictures
+        from digitfast.evaluation.evaluate import evaluate_pictures, validation_digits
         from digitfast.inference.predictor import open_predictor
-        source = find_run(run, runs).summary["settings"]["source"]
-        folder = evaluation_folder(source, fetch=False)
-        split = split_name(folder.name)
         networks = {"float32": find_run(run, runs).predictor(), "int8": open_predictor(file)}
+        digits = validation_digits(networks["float32"])
         for name, predictor in networks.items():
-            evidence = evaluate_pictures(predictor, folder, as_is=True)
-            print(f"{name:8} accuracy {evidence.accuracy:.2%} on {evidence.n:,} {split}")
+            evidence = evaluate_pictures(predictor, digits, as_is=True)
+            print(f"{name:8} accuracy {evidence.accuracy:.2%} on {evidence.n:,} images of {digits}")
 
 
 def _json(answers: list[dict]) -> str:
@@ -216,14 +238,25 @@ def _json(answers: list[dict]) -> str:
     return text
 
 
-def _print_answers(answers: list[dict], as_json: bool, lines) -> None:
+def _give_answers(
+    answers: list[dict],
+    as_json: bool,
+    lines: Callable[[dict], str],  # returns what is printed for an answer
+    writers: dict[Path | None, Callable[[list[dict], Path], None]],  # of files that are asked for
+) -> None:
+    "Print the answers, or write them to files, and complain of those that are errors."
+    paths = list(filter(None, writers))
     if as_json:
         print(_json(answers))
     for answer in answers:
         if "error" in answer:
             complain(answer["error"])
-        elif not as_json:
+        elif not as_json and not paths:
             print(lines(answer), flush=True)
+    for path in paths:
+        writers[path](answers, path)
+        if not as_json:
+            print(f"{len(answers):,} answers in {path}")
     if any("error" in answer for answer in answers):
         raise typer.Exit(1)
 

@@ -1,7 +1,7 @@
 """Options shared by several commands, and error reporting."""
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +27,8 @@ Ink = Annotated[str, typer.Option(
          "all that is not paper, as in a picture from a drawing program.")]
 Steps = Annotated[Path | None, typer.Option(
     help="PNG to write; it shows the steps from the picture to what the network saw.")]
+AsCsv = Annotated[Path | None, typer.Option(
+    "--csv", help="Write the answers to this new .csv instead of printing them.")]
 Trust = Annotated[bool, typer.Option(
     "--trust", help="Open a .pkl, which can run any code: only if you know who made it. Other "
                     "files cannot run code.")]
@@ -69,6 +71,18 @@ class WithPictures(TyperCommand):
             if arg == "--sets" and not (Path(following) / "truth.tsv").is_file():
                 given.append("")
         return super().parse_args(ctx, given)
+
+
+def watched(
+    items: Sequence,
+    least: int = 20,  # items that are worth a progress bar
+) -> Iterable:
+    "Go through `items`, with a progress bar on stderr if somebody watches."
+    if len(items) < least or not sys.stderr.isatty():
+        return items
+    from rich.console import Console
+    from rich.progress import track
+    return track(items, "", console=Console(stderr=True), transient=True)
 
 
 def complain(

@@ -39,7 +39,7 @@ def fit(
     batch: torchrun --nproc_per_node 2 -m digitfast fit
     """
     given = {key: value for key, value in given.items() if value is not None}
-    from digitfast.data.sources import digits_path
+    from digitfast.data.forms import open_digits
     from digitfast.runs.run import resume_run, train_run
     if resume is None:
         kwargs = read_settings(run, settings) if run or settings else {}
@@ -47,7 +47,7 @@ def fit(
         if run:
             kwargs.setdefault("name", run)
         if "source" in kwargs and "source" not in given:
-            digits_path(kwargs["source"], fetch=False)  # what only a file names is not fetched
+            open_digits(kwargs["source"], fetch=False)  # what only a file names is not fetched
         done = train_run(**{**kwargs, **given})
     else:
         others = {**given, "run": run, "settings": settings}
@@ -85,8 +85,8 @@ def data(
 
     They are unpacked or downloaded first if they are not there yet.
     """
-    from digitfast.data.loaders import folder_facts
-    facts = folder_facts(source)
+    from digitfast.data.loaders import source_facts
+    facts = source_facts(source)
     print(facts["path"])
     for split, counts in facts["counts"].items():
         print(f"{split:10}{sum(counts.values()):>7,} images   "

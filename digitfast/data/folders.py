@@ -4,7 +4,6 @@ from pathlib import Path
 from fastai.data.transforms import image_extensions
 
 from digitfast.data.pictures import CLUTTER
-from digitfast.data.sources import digits_path
 from digitfast.errors import BadData, DataNotFound
 
 #: Names of the training folder and the validation folder, in the order in which they are tried.
@@ -26,11 +25,28 @@ def find_splits(
     for train, valid in SPLITS:
         if (path / train).is_dir() and ((path / valid).is_dir() or not need_valid):
             return train, valid
-    there = [folder.name for folder in _visible(path) if folder.is_dir()]
+    there = [folder.name for folder in visible(path) if folder.is_dir()]
     allowed = " or ".join(f"{train}/ and {valid}/" for train, valid in SPLITS)
     raise BadData(f"{path} has no training and validation split: "
                   f"it holds {', '.join(there) or 'no folder'}; "
                   f"there must be {allowed} (holdout=0.1 needs only a training folder)")
+
+
+def folder_splits(
+    path: Path,  # folder of digits
+) -> list[str]:
+    "Return the names of all splits: training, validation, and test; [] where there is none."
+    if not has_split(path):
+        return []
+    test_splits = [split for split in TEST_SPLITS if (path / split).is_dir()]
+    return list(dict.fromkeys([*find_splits(path), *test_splits]))
+
+
+def has_split(
+    path: Path,  # folder of digits
+) -> bool:
+    "Return whether a folder holds splits, not the class folders themselves."
+    return any((path / name).is_dir() for pair in SPLITS for name in pair)
 
 
 def split_name(
@@ -40,39 +56,18 @@ def split_name(
     return "test images" if split in TEST_SPLITS else "validation images"
 
 
-def evaluation_folder(
-    source: str,  # what `digits_path` takes, or a folder of class folders
-    fetch: bool = True,  # as in `digits_path`
-) -> Path:
-    """Return the folder of images to evaluate on.
-
-    It is the test split of `source`, else its validation split, and `source` where it has no
-    splits.
-    """
-    path = digits_path(source, fetch)
-    for split in TEST_SPLITS:
-        if (path / split).is_dir():
-            return path / split
-    try:
-        return path / find_splits(path)[1]
-    except BadData:
-        if any((path / name).is_dir() for pair in SPLITS for name in pair):
-            raise
-        return path
-
-
 def class_images(
     split: Path,  # for example `mnist_png/training`
 ) -> dict[str, list[Path]]:  # the images of each class; both are sorted by name
     "Return the image files of each class of a split. Raises: `BadData` for a misplaced file."
-    there = _visible(split)
+    there = visible(split)
     folders = [folder for folder in there if folder.is_dir()]
     if stray := [file for file in there if file.suffix.lower() in image_extensions]:
         raise BadData(f"{stray[0]} is not in a class folder; move it into the folder of its class")
     if not folders:
         raise BadData(f"{split} holds no class folders; there must be one for each digit: "
-                      f"{split / '0'}, {split / '1'}, …")
-    images = {folder.name: _visible(folder) for folder in folders}
+                      f"{split / '0'}, {split / '1'}, …, in training/ and testing/ or without them")
+    images = {folder.name: visible(folder) for folder in folders}
     for file in (file for files in images.values() for file in files):
         if file.suffix.lower() not in image_extensions:
             raise BadData(f"{file} is not an image; move it out of the class folder")
@@ -98,7 +93,9 @@ def class_counts(
     return {name: len(files) for name, files in class_images(split).items()}
 
 
-def _visible(folder: Path) -> list[Path]:
+def visible(
+    folder: Path,
+) -> list[Path]:
     "Return what a person sees in a folder, sorted by name."
     visible = [file for file in folder.iterdir()
                if not file.name.startswith(".") and file.name not in CLUTTER]

@@ -1,10 +1,38 @@
 """Pictures in the form that fastai's data blocks take."""
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 from fastai.vision.core import PILImageBW
 from fasttransform import Transform
-from torch import Tensor
 
-from digitfast.data.pictures import array_image, fit_square, read_grey
+from digitfast.data.pictures import fit_square, read_grey
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class ImageInMemory:
+    "An image with its label that is an item of a fastai dataset without being a file."
+    pixels: np.ndarray  # uint8 `[h, w]`
+    label: str
+    name: str  # such as "training/17"
+
+    def __repr__(self) -> str:  # fastai makes a text of all items
+        return self.name
+
+
+def item_label(
+    item: Path | ImageInMemory,  # fastai reads this annotation
+) -> str:
+    "Return the class of an image: a file's is the name of its folder."
+    return item.label if isinstance(item, ImageInMemory) else item.parent.name
+
+
+def item_name(
+    item: Path | ImageInMemory,
+    root: Path,  # folder of the digits
+) -> str:
+    "Return the name of an image: a file's is its path below `root`."
+    return item.name if isinstance(item, ImageInMemory) else item.relative_to(root).as_posix()
 
 
 class PILDigit(PILImageBW):
@@ -21,9 +49,7 @@ class PILDigit(PILImageBW):
         Units: integers are 0..255, floats and booleans are 0..1.
         Raises: `BadImage`, which names the file.
         """
-        if isinstance(fn, (np.ndarray, Tensor)):
-            return cls(array_image(fn))
-        return cls(read_grey(fn))
+        return cls(read_grey(fn.pixels if isinstance(fn, ImageInMemory) else fn))
 
 
 class FitSize(Transform):

@@ -40,6 +40,19 @@ def mnist_form(
     return (_centre(small) * 255).round().astype(np.uint8)
 
 
+def is_in_mnist_form(
+    images: np.ndarray,  # uint8 `[n, h, w]`, 255 = ink
+    least: float = 0.95,  # part of the images that must be
+    max_change: float = 1.0,  # mean difference of levels, of 255, that bringing them into it makes
+) -> bool:
+    "Return whether images are as the makers of MNIST prepared theirs."
+    if images.shape[1:] != (SIDE, SIDE):
+        return False
+    changes = [np.abs(mnist_form(image / np.float32(255)) - image.astype(float)).mean()
+               for image in images]
+    return float(np.mean(np.array(changes) <= max_change)) >= least
+
+
 def stroke_width(
     shape: np.ndarray,  # bool `[h, w]`, with at least one pixel of ink
 ) -> float:

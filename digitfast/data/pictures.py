@@ -25,9 +25,11 @@ _UPRIGHT = {2: _TURN.FLIP_LEFT_RIGHT, 3: _TURN.ROTATE_180, 4: _TURN.FLIP_TOP_BOT
 
 
 def read_grey(
-    fn,  # a path, the bytes of an image file, a file open for reading, or an opened PIL image
+    fn,  # a path, the bytes of an image file, an open file, a PIL image, an array or a tensor
 ) -> Image.Image:  # mode "L"
     "Return a picture in 8-bit grey, upright by its EXIF data. Raises: `BadImage` naming the file."
+    if hasattr(fn, "dtype"):
+        return array_image(fn)
     with _opened(fn) as image:
         return _grey(image)
 

@@ -12,6 +12,7 @@ import sys
 import tarfile
 import tempfile
 import warnings
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from http.client import HTTPException
@@ -25,6 +26,7 @@ from filelock import FileLock
 
 from digitfast.errors import BadData, DataNotFound
 from digitfast.files import PACKED
+from digitfast.registry import DATA_SETS
 
 PACKED_MNIST = PACKED / "mnist_png.tar.xz"
 PACKED_MNIST_SHA256 = "dcf9db56dd64bfe48c12b271085f52d9e50758b4c80bea6d71cee5075c666e1b"
@@ -33,11 +35,12 @@ MNIST_COUNTS = {  # images of each digit, 0 to 9
     "training": [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949],
     "testing": [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009],
 }
+ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.xz", ".tar.bz2")
 MAX_SILENCE = 10  # seconds without an answer until a server counts as unreachable
 
 
 def digits_path(
-    source: str | Path = "mnist",  # "mnist", a fastai name (`MNIST_SAMPLE`), a URL or a folder
+    source: str | Path = "mnist",  # "mnist", a fastai name (`MNIST_SAMPLE`), a URL, archive, folder
     fetch: bool = True,  # fetch what is not on disk; False for a source that only a file names
 ) -> Path:  # the folder that holds the splits, for example `training/` and `testing/`
     """Return a folder of digit images; fetch and unpack it first if necessary.
@@ -67,11 +70,15 @@ def digits_path(
     path = Path(source).expanduser().absolute()
     if path.is_dir():
         return path
-    reason = ("is a file; give an archive as a URL, " + path.as_uri() if path.exists()
-              else "is not a folder")
+    if path.is_file() and name.lower().endswith(ARCHIVES):
+        url = path.as_uri()
+        return _unpack_once(lambda: _check_asked_for(url, name, fetch), _folder_of_url(url),
+                            Path.is_dir)
+    reason = "is not an archive" if path.exists() else "does not exist"
     raise DataNotFound(
-        f"{name!r} {reason}. Allowed: 'mnist', a fastai name such as MNIST_SAMPLE or MNIST_TINY, "
-        "an archive's URL (http://, https://, file://), or a folder")
+        f"{name!r} {reason}. Allowed: {', '.join(DATA_SETS)}, a fastai name such as MNIST_SAMPLE, "
+        f"a folder, a .csv, an .npz, IDX files, an archive ({', '.join(ARCHIVES)}) or its URL "
+        "(http://, https://, file://)")
 
 
 def _check_asked_for(url: str, name: str, fetch: bool) -> str:
@@ -165,7 +172,8 @@ def _untar(url: str, staging: Path) -> Path:
             # untar_data alone would wait forever for a silent server
             urlopen(url, timeout=MAX_SILENCE).close()
         with _hide_bar_unless_watched(url), _use_as_temporary(staging), _refuse_outside():
-            return untar_data(url, base=staging)  # fastai would remember `data=` for later calls
+            unpacked = untar_data(url, base=staging)  # fastai would remember `data=` for later calls
+            return _in_a_folder(unpacked) if unpacked.is_file() else unpacked
     except (shutil.ReadError, tarfile.TarError, EOFError, zlib.error, LZMAError) as e:
         raise BadData(f"{url} cannot be unpacked ({e}); "
                       "allowed are .tgz, .tar.gz, .tar.xz, .tar and .zip") from e
@@ -175,6 +183,14 @@ def _untar(url: str, staging: Path) -> Path:
             if url.startswith("http")
             else f"; {staging.parent} must be writable and have enough space")
         raise DataNotFound(f"{url} could not be fetched ({e}){advice}") from e
+
+
+def _in_a_folder(file: Path) -> Path:
+    "Put the only file of an archive, a table or an .npz that fastai has renamed, into a folder."
+    folder = file.with_name(f"{file.name}-alone")
+    folder.mkdir()
+    file.rename(folder / ("train.npz" if zipfile.is_zipfile(file) else "train.csv"))
+    return folder
 
 
 @contextlib.contextmanager

@@ -2,14 +2,17 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import fastai.callback.progress  # noqa: F401 - gives Learner no_bar
 import numpy as np
-from fastai.data.transforms import get_image_files
 from fastai.learner import Learner
 from PIL import Image
 
-from digitfast.data.folders import class_images, evaluation_folder
+from digitfast.data.forms import evaluation_digits, is_split, labelled_pictures, open_digits
+from digitfast.data.images import ImageInMemory
+from digitfast.data.labelled import LabelledImages
+from digitfast.data.loaders import held_out_images
 from digitfast.data.pictures import fit_square, read_grey, read_picture
 from digitfast.errors import BadData, BadSetting
 from digitfast.evaluation.accuracy import Evidence, count_confusion, evidence_of
@@ -23,7 +26,7 @@ from digitfast.training.processes import alone
 
 def evaluate_learner(
     learn: Learner,  # trained, or loaded from a file
-    folder: str | Path | None = None,  # of class folders; None: the validation set of `learn.dls`
+    source: Any = None,  # as for `digit_dls`; None: the validation set of `learn.dls`
 ) -> Evidence:
     """Compare the predictions of `learn` with the labels of images it was not trained on.
 
@@ -31,15 +34,16 @@ def evaluate_learner(
     Raises: `BadData` if there are no images, or if their classes are not those of `learn`.
     """
     _check_learner(learn)
-    if folder is None:
+    if source is None:
         dl = learn.dls.valid
     else:
-        folder = evaluation_folder(str(folder))
-        files = sorted(get_image_files(folder))
-        _check_classes({file.parent.name for file in files}, list(learn.dls.vocab), folder)
-        if not files:
-            raise BadData(f"{folder} holds no images")
-        dl = learn.dls.test_dl(files, with_labels=True)
+        digits = evaluation_digits(source)
+        pictures, names = labelled_pictures(digits)
+        _check_classes(names, list(learn.dls.vocab), digits)
+        dl = learn.dls.test_dl([picture if isinstance(picture, Path)
+                                else ImageInMemory(picture, name, "")
+                                for picture, name in zip(pictures, names, strict=True)],
+                               with_labels=True)
     if not len(dl.dataset):
         raise BadData("there are no images to evaluate on, as in a Learner that was loaded from a "
                       "file; name a folder of images")
@@ -73,10 +77,14 @@ def _check_learner(thing: object) -> None:
                          "model file use digitfast evaluate, digitfast predict, or read_digit")
 
 
-def _check_classes(found: Iterable[str], vocab: Sequence[str], folder: str | Path) -> None:
-    "Raise `BadData` if some classes found in `folder` are not among those of the network."
+def _check_classes(
+    found: Iterable[str],  # classes of `digits`
+    vocab: Sequence[str],  # of the network
+    digits: Path | LabelledImages,
+) -> None:
+    "Raise `BadData` if some of the classes are not among those of the network."
     if unknown := sorted(set(found) - set(vocab)):
-        raise BadData(f"{folder} has classes that the network does not know: "
+        raise BadData(f"{digits} has classes that the network does not know: "
                       f"{', '.join(unknown)}; it knows {', '.join(vocab)}")
 
 
@@ -122,25 +130,38 @@ def answer_pictures(
                    labels=np.asarray(labels))
 
 
+def validation_digits(
+    predictor: Predictor,
+) -> Path | LabelledImages:
+    """Return the images to evaluate a network on: those of its source that it did not learn from.
+
+    Of a source without splits they are the ones that were held out.
+    """
+    digits = open_digits(predictor.source, fetch=False)
+    if is_split(digits):
+        return evaluation_digits(digits)
+    settings = predictor.facts.get("settings", {})
+    kept = {key: settings[key] for key in ("holdout", "seed") if key in settings}
+    return held_out_images(digits, **kept)
+
+
 def evaluate_pictures(
     predictor: Predictor,
-    folder: str | Path,  # of class folders
+    digits: Path | LabelledImages,  # a folder of class folders, or images in memory
     as_is: bool = False,  # whether to only scale the pictures; False: bring them into MNIST's form
 ) -> Evidence:
-    """Compare the answers of `predictor` with the labels of the pictures in class folders.
+    """Compare the answers of `predictor` with the labels of pictures.
 
     Raises: `BadData`, `BadImage`.
     """
-    images = class_images(Path(folder))
-    _check_classes(images, predictor.vocab, folder)
-    files = [file for of_class in images.values() for file in of_class]
-    if not files:
-        raise BadData(f"{folder} holds no images in its class folders")
+    pictures, names = labelled_pictures(digits)
+    _check_classes(names, predictor.vocab, digits)
     index = {label: i for i, label in enumerate(predictor.vocab)}
-    labels = np.array([index[file.parent.name] for file in files])
+    labels = np.array([index[name] for name in names])
     if as_is:
-        squares = [np.asarray(fit_square(read_grey(file), predictor.size)) for file in files]
+        squares = [np.asarray(fit_square(read_grey(picture), predictor.size))
+                   for picture in pictures]
         chances = predictor.chances(np.stack(squares))
     else:
-        chances = answer_pictures(predictor, files, labels).chances
+        chances = answer_pictures(predictor, pictures, labels).chances
     return evidence_of(chances, labels, list(index), predictor.threshold)

@@ -121,7 +121,7 @@ def predictor_of(
         threshold=calibration.get("threshold", 0.5),
         arch=settings.get("arch", ""),
         size=height,
-        form="mnist" if settings.get("source") in ("mnist", "MNIST") else "as it comes",
+        form=summary.get("form", "as it comes"),
         facts=facts)
 
 

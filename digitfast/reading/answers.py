@@ -1,13 +1,15 @@
 """Answers for many pictures; one that cannot be read does not stop the others."""
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
+from digitfast.data.array_files import TABLES, read_table
 from digitfast.data.pictures import CLUTTER, PICTURES, fit_square, one_line_name, read_grey
-from digitfast.errors import BadImage, BadSetting
+from digitfast.errors import BadData, BadImage, BadSetting
 from digitfast.inference.predictor import Predictor
 from digitfast.reading.figures import check_figures, draw_boxes, draw_steps
 from digitfast.reading.reader import read_digit, read_digits
@@ -20,21 +22,29 @@ def predict_pictures(
     ink: str = "auto",  # dark or light, against its paper
     as_is: bool = False,  # whether the pictures are like those of the training, except in size
     steps: str | Path | None = None,  # .png to draw the steps of the one picture into
+    watched: Callable[[Sequence], Iterable] = iter,  # goes through the files
 ) -> list[dict]:
     """Return the one digit in each picture, as a dict per file.
 
     Its keys are file, answer, digit (None if unsure), guess, probability, probabilities (by class),
     no_digit, box, and digits: how many there are. A picture that cannot be read has file and error.
+    A .csv has a picture in each row, as Kaggle's test.csv has; these are taken as they are, and
+    their file is FILE:1, FILE:2, ….
     """
     images = _listed(images)
     predictor = predictor or Predictor.packed()
     if as_is and steps:
         raise BadSetting(f"{steps} cannot show the steps of a picture that is taken as it is; "
                          "omit as_is or steps")
-    if as_is:
-        return _answers(images, lambda file: _as_is(file, predictor))
     check_figures(images, steps)
-    return _answers(images, lambda file: _one(file, predictor, ink, steps))
+
+    def answers(file: Path) -> list[dict]:
+        if file.suffix.lower() in TABLES:
+            return _of_table(file, predictor)
+        if as_is:
+            return [{"file": str(file), **_as_is([read_grey(file)], predictor)[0]}]
+        return [{"file": str(file), **_one(file, predictor, ink, steps)}]
+    return _answers(images, answers, watched)
 
 
 def read_pictures(
@@ -43,6 +53,7 @@ def read_pictures(
     ink: str = "auto",  # dark or light, against its paper
     boxes: str | Path | None = None,  # .png to draw the one picture into, with a box per digit
     steps: str | Path | None = None,  # .png to draw the steps of the one picture into
+    watched: Callable[[Sequence], Iterable] = iter,  # goes through the files
 ) -> list[dict]:
     """Return all digits in each picture, as a dict per file.
 
@@ -53,18 +64,22 @@ def read_pictures(
     images = _listed(images)
     predictor = predictor or Predictor.packed()
     check_figures(images, boxes, steps)
-    return _answers(images, lambda file: _all(file, predictor, ink, boxes, steps))
+    return _answers(images, lambda file: [_all(file, predictor, ink, boxes, steps)], watched)
 
 
 def _listed(images: Iterable[str | Path]) -> list[str | Path]:
     return [images] if isinstance(images, (str, Path)) else list(images)
 
 
-def _answers(images: Iterable[str | Path], answer: Callable[[Path], dict]) -> list[dict]:
+def _answers(
+    images: Iterable[str | Path],
+    answer: Callable[[Path], list[dict]],  # to one file
+    watched: Callable[[Sequence], Iterable],
+) -> list[dict]:
     answers = []
-    for file, error in _files(images):
+    for file, error in watched(list(_files(images))):
         try:
-            answers.append({"file": str(file), **({"error": error} if error else answer(file))})
+            answers += [{"file": str(file), "error": error}] if error else answer(file)
         except BadImage as e:
             answers.append({"file": str(file), "error": str(e)})
     return answers
@@ -109,9 +124,22 @@ def _one(file: Path, predictor: Predictor, ink: str, steps: str | Path | None) -
             "probabilities": digit.probabilities, "digits": len(reading.digits)}
 
 
-def _as_is(file: Path, predictor: Predictor) -> dict:
-    chances = predictor.chances(
-        np.asarray(fit_square(read_grey(file), predictor.size))[None])[0].tolist()
+def _of_table(file: Path, predictor: Predictor) -> list[dict]:
+    try:
+        pixels, _ = read_table(file)
+    except BadData as e:
+        raise BadImage(str(e)) from e
+    return [{"file": f"{file}:{i}", **answer}
+            for i, answer in enumerate(_as_is(map(Image.fromarray, pixels), predictor), 1)]
+
+
+def _as_is(images: Iterable[Image.Image], predictor: Predictor) -> list[dict]:
+    "Return answers to grey images that are like those of the training, except in size."
+    squares = np.stack([np.asarray(fit_square(image, predictor.size)) for image in images])
+    return [_answer(chances, predictor) for chances in predictor.chances(squares).tolist()]
+
+
+def _answer(chances: list[float], predictor: Predictor) -> dict:
     probabilities = dict(zip(predictor.vocab, chances, strict=False))
     best = max(probabilities, key=probabilities.__getitem__)
     likelier_none = chances[-1] > probabilities[best]
@@ -128,7 +156,7 @@ def _all(file: Path, predictor: Predictor, ink: str, boxes: str | Path | None,
         draw_boxes(file, reading, boxes)
     if steps:
         draw_steps(reading, steps)
-    return {"text": reading.text,
+    return {"file": str(file), "text": reading.text,
             "lines": [[described(digit) for digit in line] for line in reading.lines],
             "signs": [[{"sign": sign.text, "box": list(sign.box)} for sign in line]
                       for line in reading.signs]}

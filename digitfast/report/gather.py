@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from digitfast.data.folders import HELD_OUT, find_splits, split_name
+from digitfast.data.forms import open_digits
+from digitfast.data.images import item_name
 from digitfast.data.loaders import DigitDataLoaders, digit_dls
 from digitfast.data.mnist_form import SIDE
 from digitfast.data.resident import ResidentDL
-from digitfast.data.sources import digits_path
 from digitfast.errors import BadData
 from digitfast.evaluation.accuracy import Evidence, evidence_of
 from digitfast.evaluation.label_errors import (
@@ -70,11 +70,11 @@ def gather_evidence(
     start = time.perf_counter()
     settings = run.summary["settings"]
     kept = {key: settings[key] for key in ("bs", "holdout", "seed", "size")}
-    path = digits_path(settings["source"], fetch=False)
+    digits = open_digits(settings["source"], fetch=False)
     with random_state_kept():  # the seed settles the held-out images, and nothing else here
-        dls = digit_dls(path, **kept, resident=True)
+        dls = digit_dls(digits, **kept, resident=True)
         small = (dls if kept["size"] == SIDE
-                 else digit_dls(path, **{**kept, "size": SIDE}, resident=True))
+                 else digit_dls(digits, **{**kept, "size": SIDE}, resident=True))
     read = time.perf_counter()
     predictor = _same_classes(run.predictor(), dls)
     labels, vocab = dls.valid.labels.cpu().numpy(), list(dls.vocab)
@@ -82,14 +82,14 @@ def gather_evidence(
     of_label = chances[np.arange(len(labels)), labels]
     worst = np.argsort(of_label, kind="stable")[:most_shown].tolist()
     measured = time.perf_counter()
-    training_errors, measured_errors = _label_errors(small, path)
+    training_errors, measured_errors = _label_errors(small)
     searched = time.perf_counter()
     checksum = run.summary.get("data", {}).get("sha256")
     return RunEvidence(
-        run=run, measured_on=HELD_OUT if kept["holdout"] else split_name(find_splits(path)[1]),
+        run=run, measured_on=dls.validated_on,
         chances=chances, labels=labels,
         evidence=evidence_of(chances, labels, vocab, predictor.threshold),
-        worst=_shown(small.valid, path, vocab, chances, worst),
+        worst=_shown(small.valid, dls.path, vocab, chances, worst),
         training_errors=training_errors, measured_errors=measured_errors,
         same_images=None if checksum is None else dls.checksum() == checksum,
         seconds={"reading the images": read - start, "running the network": measured - read,
@@ -104,7 +104,7 @@ def _same_classes(predictor: Predictor, dls: DigitDataLoaders) -> Predictor:
     return predictor
 
 
-def _label_errors(dls: DigitDataLoaders, path: Path, most_shown: int = 24) -> list[LabelErrors]:
+def _label_errors(dls: DigitDataLoaders, most_shown: int = 24) -> list[LabelErrors]:
     "Return the doubtful labels of the training images and of the validation images."
     vocab = list(dls.vocab)
     counts = dls.train.labels.bincount(minlength=len(vocab))
@@ -119,13 +119,13 @@ def _label_errors(dls: DigitDataLoaders, path: Path, most_shown: int = 24) -> li
         others = np.setdiff1d(np.flatnonzero(margins < 0), doubtful)
         rows = [*doubtful, *others[margins[others].argsort(kind="stable")]][:most_shown]
         found.append(LabelErrors(images=dl.n, found=len(doubtful),
-                                 shown=_shown(dl, path, vocab, chances, rows)))
+                                 shown=_shown(dl, dls.path, vocab, chances, rows)))
     return found
 
 
 def _shown(
     dl: ResidentDL,
-    path: Path,  # of the digits
+    path: Path,  # of the digits, if they are files
     vocab: list[str],
     chances: np.ndarray,  # float `[n, classes]` or `[n, classes + 1]`
     rows: Sequence[int],
@@ -134,7 +134,7 @@ def _shown(
     names = [*vocab, "no digit"]
     return tuple(
         Shown(image=dl.pixels[i].cpu().numpy(),
-              file=dl.dataset.items[i].relative_to(path).as_posix(),
+              file=item_name(dl.dataset.items[i], path),
               label=vocab[int(dl.labels[i])], answer=names[int(chances[i].argmax())],
               probability=float(chances[i].max()), of_label=float(chances[i, int(dl.labels[i])]))
         for i in map(int, rows))

@@ -45,11 +45,8 @@ def export_run(
 
 def _training_images(predictor: Predictor, n: int) -> np.ndarray:
     "Return at most `n` random training images of a network, as its input."
-    from digitfast.data.folders import class_images, find_splits  # these import fastai
-    from digitfast.data.sources import digits_path
-    path = digits_path(predictor.source, fetch=False)
-    split = path / find_splits(path, need_valid=False)[0]
-    files = [file for files in class_images(split).values() for file in files]
-    chosen = np.random.default_rng(0).permutation(len(files))[:n]
-    images = [fit_square(read_grey(files[i]), predictor.size) for i in chosen]
+    from digitfast.data.forms import training_pictures  # this imports fastai
+    pictures = training_pictures(predictor.source, fetch=False)
+    chosen = np.random.default_rng(0).permutation(len(pictures))[:n]
+    images = [fit_square(read_grey(pictures[i]), predictor.size) for i in chosen]
     return np.stack([np.asarray(image) for image in images])

@@ -21,11 +21,11 @@ from fastcore.basics import noop
 from fastcore.meta import delegates
 
 from digitfast.data.augment import RandomAffine, RandomPen
-from digitfast.data.folders import HELD_OUT, find_splits, split_name
+from digitfast.data.forms import open_digits
+from digitfast.data.images import PILDigit, item_label
 from digitfast.data.loaders import digit_dls
-from digitfast.data.mnist_form import SIDE
+from digitfast.data.mnist_form import SIDE, is_in_mnist_form
 from digitfast.data.resident import ResidentDL
-from digitfast.data.sources import digits_path
 from digitfast.errors import BadData, BadSetting, Diverged
 from digitfast.evaluation.accuracy import accuracy_interval
 from digitfast.files import whole_file
@@ -33,7 +33,7 @@ from digitfast.inference.calibration import calibrate
 from digitfast.inference.header import MOST_CLASSES
 from digitfast.inference.pickles import save_learner
 from digitfast.inference.predictor import predictor_of, save_predictor
-from digitfast.registry import log_callback, optimizer
+from digitfast.registry import DATA_SETS, log_callback, optimizer
 from digitfast.runs.checkpoints import checkpointed
 from digitfast.runs.environment import environment
 from digitfast.runs.folders import (
@@ -154,14 +154,16 @@ def _prepare(recipe: Recipe, fetch: bool = True) -> tuple[Learner, list, Recipe]
         cbs.append(LabelSmoothing(recipe.label_smoothing))
     if recipe.ema:
         cbs.append(WeightAverage(recipe.ema))
-    path = digits_path(recipe.source, fetch)
-    if path == Path(recipe.source).expanduser().absolute():
-        recipe = replace(recipe, source=str(path))  # repeats the run from any working directory
-    dls = digit_dls(path, bs=recipe.bs, holdout=recipe.holdout, seed=recipe.seed, size=recipe.size,
-                    batch_tfms=batch_tfms)
+    digits = open_digits(recipe.source, fetch)
+    if Path(recipe.source).expanduser().exists() and recipe.source not in DATA_SETS:
+        # repeats the run from any working directory
+        recipe = replace(recipe, source=str(Path(recipe.source).expanduser().absolute()))
+    dls = digit_dls(digits, bs=recipe.bs, holdout=recipe.holdout, seed=recipe.seed,
+                    size=recipe.size, batch_tfms=batch_tfms)
     if len(dls.vocab) > MOST_CLASSES:
-        raise BadSetting(f"{path} has {len(dls.vocab):,} classes; "
+        raise BadSetting(f"{recipe.source} has {len(dls.vocab):,} classes; "
                          f"a run can have {MOST_CLASSES:,} at most")
+    recipe = replace(recipe, holdout=dls.holdout)
     learn = digit_learner(dls, recipe.arch, opt_func=opt_func, wd=recipe.wd, **moms)
     choose_precision(recipe.precision, learn.model, dls.device)  # raises before there is a folder
     if recipe.non_digits:
@@ -269,21 +271,28 @@ def _collect_results(learn: Learner, recipe: Recipe) -> dict[str, Any]:
     n = len(learn.dls.valid_ds)
     interval = accuracy_interval(round(last["accuracy"] * n), n)
     _warn_of_doubts(learn, interval, recipe)
-    split = find_splits(learn.dls.path, need_valid=not recipe.holdout)[1]
     results = {"accuracy": last["accuracy"], "accuracy_interval_95": list(interval),
                "validation_images": n, "validation_loss": last["valid_loss"],
                "training_loss": last["train_loss"],
-               "validated_on": HELD_OUT if recipe.holdout else split_name(split)}
+               "validated_on": learn.dls.validated_on}
     if recipe.holdout:
         results["calibration"] = _calibrate(learn, bool(recipe.non_digits))
+    results["form"] = "mnist" if _in_mnist_form(learn.dls) else "as it comes"
     results["parameters"] = sum(p.numel() for p in learn.model.parameters())
     return results
+
+
+def _in_mnist_form(dls: DataLoaders, n: int = 200) -> bool:
+    "Return whether `n` of the training images are in MNIST's form."
+    items = dls.train_ds.items
+    images = [np.asarray(PILDigit.create(item)) for item in items[::max(1, len(items) // n)]]
+    return len({image.shape for image in images}) == 1 and is_in_mnist_form(np.stack(images))
 
 
 def _warn_of_doubts(learn: Learner, interval: tuple[float, float], recipe: Recipe) -> None:
     "Warn if a network cannot have learned much, and say what to try."
     steps = len(learn.recorder.losses)
-    classes = Counter(file.parent.name for file in learn.dls.valid_ds.items)
+    classes = Counter(map(item_label, learn.dls.valid_ds.items))
     commonest, count = classes.most_common(1)[0]
     if interval[0] <= count / classes.total():
         warnings.warn(

@@ -8,7 +8,6 @@ from fastai.callback.schedule import minimum, slide, steep, valley
 from fastai.torch_core import set_seed
 
 from digitfast.data.loaders import digit_dls
-from digitfast.data.sources import digits_path
 from digitfast.errors import BadSetting
 from digitfast.registry import optimizer
 from digitfast.training.console import console_table
@@ -17,7 +16,7 @@ from digitfast.training.recipe import check_seed
 
 
 def find_lr(
-    source: str = "mnist",  # as for `digits_path`; the others are as for `train_run`
+    source: str = "mnist",  # as for `digit_dls`; the others are as for `train_run`
     arch: str = "digitnet",
     bs: int = 128,
     opt: str = "adam",
@@ -37,7 +36,7 @@ def find_lr(
         raise BadSetting("plot must be the path of a .png in an existing folder, "
                          f"such as lr_find.png, not {str(plot)!r}")
     set_seed(seed)
-    dls = digit_dls(digits_path(source), bs=bs, size=size)
+    dls = digit_dls(source, bs=bs, size=size)
     with TemporaryDirectory() as scratch, warnings.catch_warnings():
         # matplotlib's, on a machine without a screen
         warnings.filterwarnings("ignore", category=UserWarning)

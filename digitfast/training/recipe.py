@@ -11,7 +11,15 @@ from types import NoneType
 from typing import Any, get_args
 
 from digitfast.errors import BadSetting
-from digitfast.registry import ARCHITECTURES, LOGS, OPTIMIZERS, PRECISIONS, SCHEDULES, unknown
+from digitfast.registry import (
+    ARCHITECTURES,
+    DATA_SETS,
+    LOGS,
+    OPTIMIZERS,
+    PRECISIONS,
+    SCHEDULES,
+    unknown,
+)
 
 
 def _setting(default: Any, help: str) -> Any:
@@ -30,8 +38,10 @@ class Recipe:
     """
 
     source: str = _setting("mnist", (
-        "Digits: mnist (bundled with digitfast), a fastai name such as MNIST_SAMPLE, the URL of an "
-        "archive, or a folder with training/ and testing/ (or train/ and val/, valid/ or test/)."))
+        f"Digits: {', '.join(DATA_SETS)}; a fastai name such as MNIST_SAMPLE; a folder of class "
+        "folders, or one with training/ and testing/ (or train/ and val/, valid/ or test/) that "
+        "hold them; Kaggle's train.csv; a folder of IDX files; Keras' .npz; an archive of any of "
+        "these (.zip, .tar.gz, …), or its URL."))
     arch: str = _setting("digitnet", (
         f"Architecture: {', '.join(ARCHITECTURES)}; also any other of torchvision or, if it is "
         "installed, timm."))

@@ -36,6 +36,7 @@ from digitfast.synthetic.non_digits import non_digits
 
 SEED = 42
 NO_DIGIT = 10  # label of what is no digit
+N_DRAWINGS = 10  # of each of the strangers' digits
 LOOK_ALIKES = frozenset("OolIiSsZzqgbB")  # letters that many people write like a digit
 UPRIGHT_SIGNS = frozenset("()[]{}|/\\!'`,;$")  # signs that could be a 1, or an 8
 WRONG_LABELS = Path(__file__).with_name("wrong_labels.txt")
@@ -74,10 +75,10 @@ def main() -> None:
     held_out["strangers"] = draw([c for c in digits if is_held_out(c.writer)])
     held_out["no digits"] = draw([c for c in others if is_held_out(c.writer)])
     digits = [c for c in digits if not is_held_out(c.writer)]
-    strangers = draw(digits, times=6)
+    strangers = draw(digits, times=N_DRAWINGS)
     no_digits = draw([c for c in others if not is_held_out(c.writer)]) + drawn_non_digits(mnist)
-    print(f"{len(mnist.labels):,} images of MNIST; {len(digits):,} digits of UNIPEN in 6 drawings "
-          f"each; {len(no_digits.labels):,} images of what is no digit; held out: "
+    print(f"{len(mnist.labels):,} images of MNIST; {len(digits):,} digits of UNIPEN in {N_DRAWINGS} "
+          f"drawings each; {len(no_digits.labels):,} images of what is no digit; held out: "
           + ", ".join(f"{len(images.labels):,} {name}" for name, images in held_out.items()),
           flush=True)
     model = train(mnist, strangers, no_digits, held_out, epochs)

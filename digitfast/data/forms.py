@@ -1,0 +1,152 @@
+"""Digits in any form: a folder of image files stays one, all else becomes images in memory."""
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from digitfast.data.array_files import (
+    TABLES,
+    idx_files,
+    images_of_idx,
+    images_of_npz,
+    table_of_images,
+)
+from digitfast.data.datasets import (
+    dataset_images,
+    is_dataset,
+    mapping_images,
+    named_set,
+)
+from digitfast.data.folders import (
+    TEST_SPLITS,
+    class_images,
+    find_splits,
+    has_split,
+    split_name,
+    visible,
+)
+from digitfast.data.labelled import LabelledImages, labelled_images
+from digitfast.data.sources import digits_path
+from digitfast.errors import BadData
+from digitfast.registry import DATA_SETS
+
+
+def open_digits(
+    source: Any,  # as for `digit_dls`
+    fetch: bool = True,  # fetch what is not on disk; False for a source that only a file names
+) -> Path | LabelledImages:
+    """Return digits in any form, as a folder of image files or as images in memory.
+
+    Raises: `DataNotFound`, `BadData`.
+    """
+    if isinstance(source, LabelledImages):
+        return source
+    if isinstance(source, (str, os.PathLike)):
+        return _in_files(source, fetch)
+    if isinstance(source, Mapping):
+        return mapping_images(source)
+    if is_dataset(source):
+        return dataset_images(source)
+    if isinstance(source, (tuple, list)) and len(source) == 2 and all(map(is_dataset, source)):
+        return dataset_images(*source)
+    if isinstance(source, (tuple, list)) and len(source) in (2, 4):
+        return labelled_images(*source)
+    raise BadData(f"a {type(source).__name__} is no source of digits; allowed are a name, a "
+                  "folder, a file, (images, labels), (images, labels, valid_images, valid_labels), "
+                  "and data sets of torchvision and Hugging Face")
+
+
+def _in_files(source: str | os.PathLike, fetch: bool) -> Path | LabelledImages:
+    "Return the digits of a name, a file or a folder."
+    if source in DATA_SETS and source != "mnist":
+        return named_set(str(source), fetch)
+    file = Path(source).expanduser()
+    if file.suffix.lower() in TABLES and file.is_file():
+        return table_of_images(file)
+    if file.suffix.lower() == ".npz" and file.is_file():
+        return images_of_npz(file)
+    if "-ubyte" in file.name and file.is_file():
+        return images_of_idx(file.parent)
+    return _in_folder(digits_path(source, fetch))
+
+
+def _in_folder(folder: Path) -> Path | LabelledImages:
+    "Return the images of IDX files, of a table or of an .npz in a folder, or the folder itself."
+    if has_split(folder):
+        return folder
+    if idx_files(folder):
+        return images_of_idx(folder)
+    there = visible(folder)
+    tables = [file for file in there if file.name.lower() == "train.csv"]
+    archives = [file for file in there if file.suffix.lower() == ".npz"]
+    if tables:
+        return table_of_images(tables[0])
+    if len(archives) == 1:
+        return images_of_npz(archives[0])
+    if len(there) == 1 and there[0].is_dir() and any(f.is_dir() for f in visible(there[0])):
+        return _in_folder(there[0])
+    return folder
+
+
+def is_split(
+    digits: Path | LabelledImages,
+) -> bool:
+    "Return whether some of the images are set apart to validate."
+    if isinstance(digits, LabelledImages):
+        return digits.n_training < len(digits)
+    return has_split(digits)
+
+
+def validation_name(
+    digits: Path | LabelledImages,  # with a split
+) -> str:
+    "Return what the images that validate are called."
+    if isinstance(digits, LabelledImages):
+        return digits.validated_on
+    return split_name(find_splits(digits)[1])
+
+
+def evaluation_digits(
+    source: Any,  # as for `digit_dls`
+    fetch: bool = True,  # as in `open_digits`
+) -> Path | LabelledImages:
+    """Return the images to evaluate on, as a folder of class folders or in memory.
+
+    They are the test split of `source`, else its validation split, and all where there is none.
+    """
+    digits = open_digits(source, fetch)
+    if isinstance(digits, LabelledImages):
+        return digits.validation()
+    if not is_split(digits):
+        return digits
+    for split in TEST_SPLITS:
+        if (digits / split).is_dir():
+            return digits / split
+    return digits / find_splits(digits)[1]
+
+
+def training_pictures(
+    source: Any,  # as for `digit_dls`
+    fetch: bool = True,  # as in `open_digits`
+) -> list[Path] | list[np.ndarray]:
+    "Return the pictures of the training split, or all where there is none."
+    digits = open_digits(source, fetch)
+    if isinstance(digits, LabelledImages):
+        return list(digits.pixels[:digits.n_training])
+    if is_split(digits):
+        digits = digits / find_splits(digits, need_valid=False)[0]
+    return labelled_pictures(digits)[0]
+
+
+def labelled_pictures(
+    digits: Path | LabelledImages,  # a folder of class folders, or images in memory
+) -> tuple[list[Path] | list[np.ndarray], list[str]]:
+    "Return all pictures, and the class of each. Raises: `BadData` if there are none."
+    if isinstance(digits, LabelledImages):
+        return list(digits.pixels), [digits.vocab[i] for i in digits.labels.tolist()]
+    files = [file for of_class in class_images(digits).values() for file in of_class]
+    if not files:
+        raise BadData(f"{digits} holds no images in its class folders")
+    return files, [file.parent.name for file in files]
