@@ -11,6 +11,7 @@ _HOMES = {
     "training.processes": ["joined"],
     "data.sources": ["digits_path"],
     "data.images": ["PILDigit"],
+    "data.documents": ["document_pages"],
     "data.mnist_form": ["mnist_form"],
     "data.augment": ["RandomAffine", "RandomPen"],
     "models.digit_nets": ["digit_net", "digit_net_deep", "simple_net", "article_net"],

@@ -296,9 +296,9 @@ MOMENTS = {
     "before a checkpoint has its name": ("os", "replace", 9),
     "before a line of the history": ("csv", "writer", 2),
     "when the best one gets its name": ("os", "link", 1),
-    "in the calibration": ("digitfast.runs.run", "_calibrate", 1),
+    "in the calibration": ("digitfast.runs.results", "_calibrate", 1),
     "in the export": ("torch", "save", 1),
-    "before the summary": ("digitfast.runs.run.json", "dumps", 1),
+    "before the summary": ("digitfast.runs.results.json", "dumps", 1),
     "when all is done": ("digitfast.runs.run.shutil", "rmtree", 1)}
 
 

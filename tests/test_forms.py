@@ -8,7 +8,7 @@ from test_array_files import KAGGLE, LABELS, PIXELS, write_idx, write_table
 from test_folders import folder_of
 
 from digitfast import digit_dls
-from digitfast.data.forms import evaluation_digits, open_digits, training_pictures
+from digitfast.data.forms import evaluation_digits, in_parts, open_digits
 from digitfast.data.images import item_label
 from digitfast.data.labelled import LabelledImages
 from digitfast.data.loaders import held_out_images, source_facts
@@ -172,6 +172,9 @@ def test_training_images_alone_are_not_evaluated(tmp_path):
         evaluation_digits(str(folder_of(tmp_path, "train")))
 
 
-def test_training_pictures(digits, arrays):
-    assert {file.parent.parent.name for file in training_pictures(digits)} == {"training"}
-    assert np.array_equal(training_pictures(arrays), arrays[0])
+def test_parts(digits, arrays):
+    assert in_parts(digits) == [digits / "training", digits / "testing"]
+    training, valid = in_parts(open_digits(arrays))
+    assert np.array_equal(training.pixels, arrays[0])
+    assert np.array_equal(valid.pixels, arrays[2])
+    assert in_parts(digits / "training") == [digits / "training"]

@@ -212,7 +212,7 @@ def test_a_result_that_cannot_be_trusted_is_reported(quick, settings, words):
 
 def test_more_classes_than_a_file_can_have_are_refused_before_training(
         quick, tmp_path, monkeypatch):
-    monkeypatch.setattr("digitfast.runs.run.MOST_CLASSES", 9)
+    monkeypatch.setattr("digitfast.runs.prepare.MOST_CLASSES", 9)
     with pytest.raises(BadSetting, match="has 10 classes; a run can have 9 at most"):
         train_run(**quick)
     assert not (tmp_path / "runs").exists()

@@ -177,12 +177,15 @@ def test_bad_sources(home, tmp_path, digits):
     broken.write_bytes(b"no archive")
     with pytest.raises(BadData, match="cannot be unpacked"):
         digits_path(broken.as_uri())
-    with pytest.raises(DataNotFound, match="as a URL, file://"):
+    with pytest.raises(BadData, match="cannot be unpacked"):
         digits_path(broken)
+    (tmp_path / "text.txt").write_text("no archive")
+    with pytest.raises(DataNotFound, match="is not an archive. Allowed: mnist"):
+        digits_path(tmp_path / "text.txt")
     with pytest.raises(DataNotFound, match="no such file"):
         digits_path((tmp_path / "absent.tgz").as_uri())
     for name in ("minst", "MNIST_SAMPEL", "LOCAL_PATH"):
-        with pytest.raises(DataNotFound, match="Allowed: 'mnist'"):
+        with pytest.raises(DataNotFound, match="Allowed: mnist"):
             digits_path(name)
     assert digits_path(digits) == digits
     assert digits_path(str(digits)) == digits

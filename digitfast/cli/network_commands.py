@@ -15,6 +15,7 @@ import typer
 from digitfast.cli.options import (
     AsCsv,
     AsJson,
+    Device,
     Images,
     Ink,
     Network,
@@ -38,13 +39,14 @@ def evaluate(
         help="Print a table over real pictures in FOLDER, whose truth.tsv says what each shows, "
              "instead. Without FOLDER: over MNIST, other people's digits, handwriting fonts, "
              "synthetic photos and pictures without a digit. Takes some minutes.")] = None,
+    device: Device = None,
     trust: Trust = False,
     runs: RunsFolder = "runs",
 ):
     "Print the accuracy on test images with its 95 % interval, and the confusion matrix."
     from digitfast.cli.networks import open_network
     try:
-        predictor = open_network(target, runs, trust)
+        predictor = open_network(target, runs, trust, device)
     except DigitError as e:
         if sets == "":
             e.add_note("a folder of pictures after --sets must hold a truth.tsv")
@@ -53,7 +55,8 @@ def evaluate(
         _print_table(predictor, sets)
         return
     from digitfast.data.forms import evaluation_digits
-    from digitfast.evaluation.evaluate import evaluate_pictures, validation_digits
+    from digitfast.evaluation.evaluate import evaluate_pictures
+    from digitfast.runs.digits import validation_digits
     if source == "":
         raise BadSetting("--source must name digits, such as mnist or a folder; it is empty")
     digits = validation_digits(predictor) if source is None else evaluation_digits(source)
@@ -103,6 +106,7 @@ def report(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Name or folder of a run.")],
     to: Annotated[Path | None, typer.Option(
         help=".html file to write. Default: report.html in the run folder.")] = None,
+    device: Device = None,
     runs: RunsFolder = "runs",
 ):
     """Write a page with pictures about a run.
@@ -112,7 +116,7 @@ def report(
     from digitfast.report.page import write_report
     from digitfast.runs.folders import find_run
     found = find_run(run, runs)
-    print(write_report(found, to))
+    print(write_report(found, to, device=device))
     print(found.result)
 
 
@@ -128,6 +132,7 @@ def predict(
     to_csv: AsCsv = None,
     submission: Annotated[Path | None, typer.Option(
         help="Write the likeliest classes to this new .csv as ImageId,Label, for Kaggle.")] = None,
+    device: Device = None,
     trust: Trust = False,
     runs: RunsFolder = "runs",
 ):
@@ -142,7 +147,7 @@ def predict(
     writers = {to_csv: write_digits, submission: write_submission}
     for path in filter(None, writers):
         check_csv(path)
-    predictor, images = network_and_pictures(images, runs, trust)
+    predictor, images = network_and_pictures(images, runs, trust, device)
     answers = predict_pictures(images, predictor, ink, as_is or predictor.form != "mnist", steps,
                                watched)
     _give_answers(answers, as_json, digit_line, writers)
@@ -155,7 +160,14 @@ def read(
         help="PNG to write; it shows the picture with a box around each digit.")] = None,
     ink: Ink = "auto",
     steps: Steps = None,
+    region: Annotated[str | None, typer.Option(
+        metavar="X,Y,W,H",
+        help="Read only this field of each picture: left, top, width and height in pixels, or as "
+             "parts of the picture, such as 0.5,0,0.5,0.25.")] = None,
+    digits: Annotated[int | None, typer.Option(
+        help="How many digits the one number in the picture, or in its region, has.")] = None,
     to_csv: AsCsv = None,
+    device: Device = None,
     trust: Trust = False,
     runs: RunsFolder = "runs",
 ):
@@ -168,8 +180,9 @@ def read(
     from digitfast.reading.answers import read_pictures
     if to_csv:
         check_csv(to_csv)
-    predictor, images = network_and_pictures(images, runs, trust)
-    answers = read_pictures(images, predictor, ink, boxes, steps, watched)
+    field = None if region is None else _numbers(region)
+    predictor, images = network_and_pictures(images, runs, trust, device)
+    answers = read_pictures(images, predictor, ink, boxes, steps, watched, field, digits)
     _give_answers(answers, as_json, number_lines, {to_csv: write_numbers})
 
 
@@ -180,13 +193,14 @@ def draw(
     browser: Annotated[bool, typer.Option(
         "--browser/--no-browser",
         help="Open the page in the browser, or only print its address.")] = True,
+    device: Device = None,
     trust: Trust = False,
     runs: RunsFolder = "runs",
 ):
     "Serve a page, on this computer only, to draw digits on or open photos in; it answers at once."
     from digitfast.cli.networks import open_network
     from digitfast.draw.server import serve_draw_page
-    predictor = open_network(target, runs, trust)
+    predictor = open_network(target, runs, trust, device)
 
     def ready(address: str) -> None:
         print(f"Draw at {address} (Ctrl-C ends it)", flush=True)
@@ -215,13 +229,23 @@ def export(
     file = export_run(run, to, runs, int8)
     print(file)
     if int8:
-        from digitfast.evaluation.evaluate import evaluate_pictures, validation_digits
+        from digitfast.evaluation.evaluate import evaluate_pictures
         from digitfast.inference.predictor import open_predictor
+        from digitfast.runs.digits import validation_digits
         networks = {"float32": find_run(run, runs).predictor(), "int8": open_predictor(file)}
         digits = validation_digits(networks["float32"])
         for name, predictor in networks.items():
             evidence = evaluate_pictures(predictor, digits, as_is=True)
             print(f"{name:8} accuracy {evidence.accuracy:.2%} on {evidence.n:,} images of {digits}")
+
+
+def _numbers(region: str) -> list[float]:
+    "Return the numbers between commas. Raises: `BadSetting`."
+    try:
+        return [float(side) for side in region.split(",")]
+    except ValueError:
+        raise BadSetting("--region must be four numbers, left,top,width,height, such as "
+                         f"0.5,0,0.5,0.25, not {region!r}") from None
 
 
 def _json(answers: list[dict]) -> str:

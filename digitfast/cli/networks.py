@@ -14,11 +14,17 @@ def open_network(
     target: str | Path | None = None,  # run, .safetensors, .onnx or .pkl; None: the bundled one
     runs: str | Path = "runs",  # folder of the run folders
     trust: bool = False,  # whether code in a .pkl may be run
+    device: str | None = None,  # where it runs; None: the CPU
 ) -> Predictor:
     """Return the network in a run, given by its name or folder, or in a file.
 
-    Raises: `RunNotFound`, `BadData`, `BadSetting` for a .pkl that is not trusted.
+    Raises: `RunNotFound`, `BadData`, `BadSetting` for a .pkl that is not trusted or a device that
+    is not there.
     """
+    if device is not None:
+        from digitfast.data.devices import named_device  # imports torch, which an .onnx need not
+        place = named_device(device)
+        return open_network(target, runs, trust).to(place)
     if target is None:
         return Predictor.packed()
     if Path(target).suffix.lower() in FOREIGN_SUFFIXES:
@@ -52,6 +58,7 @@ def network_and_pictures(
     targets: list[str],  # pictures, and before them perhaps a network
     runs: str | Path = "runs",  # as for `open_network`
     trust: bool = False,
+    device: str | None = None,
 ) -> tuple[Predictor, list[str]]:
     """Return the network that the first of `targets` names, or the bundled one, and the pictures.
 
@@ -63,5 +70,5 @@ def network_and_pictures(
     if named and len(targets) == 1:
         raise BadSetting(f"{targets[0]} is a network; name pictures after it")
     if named:
-        return open_network(targets[0], runs, trust), targets[1:]
-    return open_network(None, runs, trust), targets
+        return open_network(targets[0], runs, trust, device), targets[1:]
+    return open_network(None, runs, trust, device), targets

@@ -29,6 +29,8 @@ Steps = Annotated[Path | None, typer.Option(
     help="PNG to write; it shows the steps from the picture to what the network saw.")]
 AsCsv = Annotated[Path | None, typer.Option(
     "--csv", help="Write the answers to this new .csv instead of printing them.")]
+Device = Annotated[str | None, typer.Option(
+    help="Where the network runs: cpu, cuda, cuda:1, mps. Default: the CPU.")]
 Trust = Annotated[bool, typer.Option(
     "--trust", help="Open a .pkl, which can run any code: only if you know who made it. Other "
                     "files cannot run code.")]
@@ -56,7 +58,8 @@ def setting_options(
 def _option(setting: Field) -> inspect.Parameter:
     "Return the parameter of a command that sets `setting`, with its default in the help."
     default = "" if setting.default is None else f" Default: {setting.default}."
-    option = typer.Option(help=setting.metadata["help"] + default)
+    names = filter(None, [setting.metadata["option"]])
+    option = typer.Option(*names, help=setting.metadata["help"] + default)
     return inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=None,
                              annotation=Annotated[setting.type | None, option])
 

@@ -64,7 +64,7 @@ def fit(
           f"validation\nsaved in {done.path}")
 
 
-@setting_options("source", "arch", "bs", "opt", "size", "seed")
+@setting_options("source", "arch", "bs", "opt", "size", "device", "seed")
 def lr_find(
     plot: Annotated[str, typer.Option(
         help="PNG to write; it shows the loss over the learning rate.")] = "lr_find.png",

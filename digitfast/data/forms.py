@@ -127,17 +127,14 @@ def evaluation_digits(
     return digits / find_splits(digits)[1]
 
 
-def training_pictures(
-    source: Any,  # as for `digit_dls`
-    fetch: bool = True,  # as in `open_digits`
-) -> list[Path] | list[np.ndarray]:
-    "Return the pictures of the training split, or all where there is none."
-    digits = open_digits(source, fetch)
+def in_parts(
+    digits: Path | LabelledImages,
+) -> list[Path | LabelledImages]:
+    "Return the training images and, where there is a split, those that validate."
     if isinstance(digits, LabelledImages):
-        return list(digits.pixels[:digits.n_training])
-    if is_split(digits):
-        digits = digits / find_splits(digits, need_valid=False)[0]
-    return labelled_pictures(digits)[0]
+        training = digits.training()
+        return [training, digits.validation()] if is_split(digits) else [training]
+    return [digits / split for split in find_splits(digits)] if is_split(digits) else [digits]
 
 
 def labelled_pictures(

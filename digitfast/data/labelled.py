@@ -38,6 +38,11 @@ class LabelledImages:
         n = self.n_training
         return [f"training/{i}" if i < n else f"{self.validates}/{i - n}" for i in range(len(self))]
 
+    def training(self) -> "LabelledImages":
+        "Return the images that train."
+        n = self.n_training
+        return replace(self, pixels=self.pixels[:n], labels=self.labels[:n])
+
     def validation(self) -> "LabelledImages":
         "Return the images that validate; all, where there is no split."
         first = self.n_training % len(self)

@@ -19,11 +19,12 @@ from fastai.data.transforms import (
     get_image_files,
     parent_label,
 )
-from fastai.torch_core import default_device, set_seed
+from fastai.torch_core import set_seed
 from fastai.vision.data import ImageBlock, ImageDataLoaders
 from fastcore.basics import listify, noop
 from PIL import Image
 
+from digitfast.data.devices import named_device
 from digitfast.data.folders import (
     HELD_OUT,
     class_counts,
@@ -281,22 +282,6 @@ def _check_channels(tfms: list) -> None:
                 f"Normalize has statistics for {tfm.mean.shape[1]} channels, but these images are "
                 "grey; use vision_learner(dls, arch, n_in=1) for a pretrained network, or "
                 "Normalize.from_stats([0.1307], [0.3081]) for MNIST's statistics")
-
-
-def named_device(
-    device: str | torch.device | None,  # such as "cpu" or "cuda:1"; None: the GPU if there is one
-) -> torch.device:
-    "Return the device of that name, a GPU with its number. Raises: `BadSetting` for a missing one."
-    if device is None:
-        return default_device()
-    try:
-        found = torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, TypeError) as e:
-        there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())),
-                 *(["mps"] if torch.backends.mps.is_available() else [])]
-        raise BadSetting(f"device={str(device)!r} is not on this machine; "
-                         f"it has {', '.join(there)}") from e
-    return found
 
 
 def _validation_batch(bs: int, size: int, device: torch.device) -> int:

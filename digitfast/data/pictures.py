@@ -2,14 +2,15 @@
 import io
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from digitfast.errors import BadImage
+from digitfast.errors import BadImage, BadSetting
 
 MAX_PIXELS = 178_000_000  # per picture; slightly more and Pillow refuses it as a bomb
 #: Suffixes of the pictures in a folder.
@@ -65,6 +66,25 @@ def _working_size(
     return max(1, int(image.width * scale)), max(1, int(image.height * scale))
 
 
+def cut_region(
+    picture,  # as for `read_picture`
+    region: Sequence[float],  # left, top, width, height: in pixels, or all as parts, 0..1
+) -> tuple[Image.Image, tuple[int, int]]:  # mode "L"; left and top, in pixels
+    "Return a region of a picture, at its full resolution. Raises: `BadImage`, `BadSetting`."
+    image = read_grey(picture)
+    allowed = (f"a region must be left,top,width,height within {image.width} × {image.height} "
+               "pixels, or parts of them such as 0.5,0,0.5,0.25")
+    if len(region) != 4 or not all(isinstance(side, Real) for side in region):
+        raise BadSetting(f"{allowed}; not {region!r}")
+    sides = image.size * 2 if max(region) <= 1 else (1, 1, 1, 1)
+    left, top, width, height = (round(part * side)
+                                for part, side in zip(region, sides, strict=True))
+    right, bottom = left + width, top + height
+    if not (0 <= left < right <= image.width and 0 <= top < bottom <= image.height):
+        raise BadSetting(f"{allowed}; not {','.join(f'{side:g}' for side in region)}")
+    return image.crop((left, top, right, bottom)), (left, top)
+
+
 def one_line_name(
     path: str | Path,
 ) -> str:
@@ -84,7 +104,7 @@ def is_file(
 def _opened(fn) -> Iterator[Image.Image]:
     "Open the image in a file or in bytes, or take an opened one. Raises: `BadImage`, nothing else."
     if isinstance(fn, Image.Image):
-        with _raise_bad_image("the PIL image"):
+        with raise_bad_image("the PIL image"):
             _check_size(fn, "the PIL image")
             yield fn
         return
@@ -92,11 +112,11 @@ def _opened(fn) -> Iterator[Image.Image]:
     name = one_line_name(fn) if is_path else "the open file"
     if isinstance(fn, bytes):
         name = f"{len(fn)} bytes"
-    with (_raise_bad_image(name),
+    with (raise_bad_image(name),
           open(fn, "rb") if is_path else io.BytesIO(_content(fn)) as file):
-        _check_format(file.read(12), name)
+        formats = _formats_of(file.read(12), name)
         file.seek(0)
-        with Image.open(file, formats=_FORMATS) as image:
+        with Image.open(file, formats=formats) as image:
             _check_size(image, name)
             more = _further_pages(image)
             yield image
@@ -111,14 +131,20 @@ def _content(fn) -> bytes:
     return fn if isinstance(fn, bytes) else fn.read()
 
 
-def _check_format(start: bytes, name: str) -> None:
-    "Raise `BadImage` for a known format that is not supported, by the file's first 12 bytes."
-    if start[4:8] == b"ftyp" and start[8:] in (b"heic", b"heix", b"mif1", b"msf1"):
-        raise BadImage(f"{name} cannot be read as a picture: HEIC is not supported; "
-                       "save or send it as JPEG")
+def _formats_of(start: bytes, name: str) -> tuple[str, ...]:
+    "Return the formats that a file may have, by its first 12 bytes. Raises: `BadImage`."
     if start.startswith(b"%PDF"):
-        raise BadImage(f"{name} cannot be read as a picture: PDF is not supported; "
-                       "save its pages as PNG, for example with pdftoppm -r 200 -png FILE.pdf page")
+        raise BadImage(f"{name} is a PDF, which has pages: digitfast predict and read take it as a "
+                       "file, and document_pages() gives its pages")
+    if not (start[4:8] == b"ftyp" and start[8:] in (b"heic", b"heix", b"mif1", b"msf1")):
+        return _FORMATS
+    try:
+        import pillow_heif
+    except ImportError:
+        raise BadImage(f"{name} is a HEIC, which needs pillow-heif: pip install digitfast[heic]; "
+                       "or save it as JPEG") from None
+    pillow_heif.register_heif_opener()
+    return ("HEIF",)
 
 
 def _further_pages(image: Image.Image) -> str:
@@ -131,7 +157,9 @@ def _further_pages(image: Image.Image) -> str:
 
 
 @contextmanager
-def _raise_bad_image(name: str) -> Iterator[None]:
+def raise_bad_image(
+    name: str,  # of the file, for messages
+) -> Iterator[None]:
     "Turn every exception into a `BadImage`: damaged bytes can make a decoder raise anything."
     try:
         with warnings.catch_warnings():

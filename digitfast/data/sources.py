@@ -172,7 +172,7 @@ def _untar(url: str, staging: Path) -> Path:
             # untar_data alone would wait forever for a silent server
             urlopen(url, timeout=MAX_SILENCE).close()
         with _hide_bar_unless_watched(url), _use_as_temporary(staging), _refuse_outside():
-            unpacked = untar_data(url, base=staging)  # fastai would remember `data=` for later calls
+            unpacked = untar_data(url, base=staging)  # fastai would keep `data=` for later calls
             return _in_a_folder(unpacked) if unpacked.is_file() else unpacked
     except (shutil.ReadError, tarfile.TarError, EOFError, zlib.error, LZMAError) as e:
         raise BadData(f"{url} cannot be unpacked ({e}); "

@@ -9,10 +9,9 @@ import numpy as np
 from fastai.learner import Learner
 from PIL import Image
 
-from digitfast.data.forms import evaluation_digits, is_split, labelled_pictures, open_digits
+from digitfast.data.forms import evaluation_digits, labelled_pictures
 from digitfast.data.images import ImageInMemory
 from digitfast.data.labelled import LabelledImages
-from digitfast.data.loaders import held_out_images
 from digitfast.data.pictures import fit_square, read_grey, read_picture
 from digitfast.errors import BadData, BadSetting
 from digitfast.evaluation.accuracy import Evidence, count_confusion, evidence_of
@@ -128,21 +127,6 @@ def answer_pictures(
         chances[i] = row
     return Answers(chances=chances, as_is=predictor.chances(np.stack(squares)),
                    labels=np.asarray(labels))
-
-
-def validation_digits(
-    predictor: Predictor,
-) -> Path | LabelledImages:
-    """Return the images to evaluate a network on: those of its source that it did not learn from.
-
-    Of a source without splits they are the ones that were held out.
-    """
-    digits = open_digits(predictor.source, fetch=False)
-    if is_split(digits):
-        return evaluation_digits(digits)
-    settings = predictor.facts.get("settings", {})
-    kept = {key: settings[key] for key in ("holdout", "seed") if key in settings}
-    return held_out_images(digits, **kept)
 
 
 def evaluate_pictures(

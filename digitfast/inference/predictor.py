@@ -20,6 +20,7 @@ from digitfast.inference.onnx_network import read_onnx
 
 PACKED_NETWORK = PACKED / "digitnet.safetensors"
 MODEL = "model.safetensors"  # the network in a run folder
+OWN_MODEL = "model.onnx"  # the same, where only the user has the code of its architecture
 SUFFIXES = (".safetensors", ".onnx")  # of files that hold no code
 #: Fields that a header and a `Predictor` share.
 SHARED_FIELDS = ("arch", "vocab", "size", "form", "no_digit", "temperature", "threshold")
@@ -47,6 +48,17 @@ class Predictor:
     def source(self) -> str:
         "What it was trained on."
         return self.facts.get("settings", {}).get("source", "mnist")
+
+    def to(
+        self,
+        device,  # a `torch.device`
+    ) -> "Predictor":
+        "Move the network to a device, and return the predictor. Raises: `BadSetting` for an .onnx."
+        if hasattr(self.network, "to"):
+            self.network.to(device)
+        elif device.type != "cpu":
+            raise BadSetting(f"an .onnx answers on the CPU, not on {device}; use the .safetensors")
+        return self
 
     def chances(
         self,
@@ -169,6 +181,7 @@ def header_of(predictor: Predictor) -> dict[str, Any]:
 
 def open_predictor(
     path: str | Path,  # of a .safetensors or .onnx, or of a run folder; or a `Run`
+    network=None,  # torch module that gets the weights of a .safetensors, where it has no name
 ) -> Predictor:
     """Return the network in a file that can hold no code.
 
@@ -177,7 +190,8 @@ def open_predictor(
     """
     path = Path(getattr(path, "path", path))  # the folder of a `Run`
     if (path / MODEL).is_file():
-        path = path / MODEL
+        has_no_name = network is None and (path / OWN_MODEL).is_file()
+        path = path / (OWN_MODEL if has_no_name else MODEL)
     if path.suffix not in SUFFIXES or not path.is_file():
         if path.is_dir():
             problem = f"is a folder without {MODEL}"
@@ -194,8 +208,8 @@ def open_predictor(
         weights, header = read_sealed(path)
         header = check_header(header, path)
         from digitfast.inference.torch_network import rebuild_network
-        n_out = len(header["vocab"])
-        network = rebuild_network(weights, header["arch"], n_out, header["size"], path)
+        arch = network if network is not None else header["arch"]
+        network = rebuild_network(weights, arch, len(header["vocab"]), header["size"], path)
     shared = {name: header[name] for name in SHARED_FIELDS}
     return Predictor(network=network, facts=header["facts"], **shared)
 

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from digitfast.errors import BadData, DigitError
+from digitfast.errors import BadData, DigitError, UnknownName
 from digitfast.models.architectures import build_network
 
 
@@ -20,13 +20,22 @@ class TorchNetwork:
         self.model = model.eval()
         self.before = before
 
+    def to(
+        self,
+        device: torch.device,
+    ) -> "TorchNetwork":
+        "Move the network to `device`, and return it."
+        self.model.to(device)
+        return self
+
     def __call__(
         self,
         images: np.ndarray,  # float32 `[n, 1, size, size]`, 0 = paper to 1 = ink
     ) -> np.ndarray:  # float32 `[n, classes]`
         "Return the logits."
         with torch.inference_mode():
-            x = torch.from_numpy(images)
+            weight = next(self.model.parameters(), None)
+            x = torch.from_numpy(images).to("cpu" if weight is None else weight.device)
             if self.before:
                 x = torch.as_subclass(self.before(x), torch.Tensor)
             return self.model(x).float().cpu().numpy()
@@ -34,7 +43,7 @@ class TorchNetwork:
 
 def rebuild_network(
     weights: dict[str, torch.Tensor],  # by name, as in the network's `state_dict`
-    arch: str,  # name of the architecture
+    arch: str | nn.Module,  # name of the architecture, or the network itself
     n_out: int,  # classes
     size: int,  # side of the images, in pixels
     path: object,  # of the file with the weights, for messages
@@ -45,7 +54,10 @@ def rebuild_network(
     Raises: `BadData`, which says which weights do not fit.
     """
     try:
-        model = _build_on_meta(arch, n_out, size)
+        model = arch if isinstance(arch, nn.Module) else _build_on_meta(arch, n_out, size)
+    except UnknownName as e:
+        raise BadData(f"{path} holds weights of a network of one's own, {arch}, without its code; "
+                      "open the .onnx of its run, or: open_predictor(path, network=…)") from e
     except (DigitError, AssertionError, RuntimeError, StopIteration, TypeError, ValueError) as e:
         raise BadData(f"{path} holds a network that cannot be built: "
                       f"{arch} for images of {size} pixels ({e})") from e

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from digitfast.errors import UnknownName
 from digitfast.models.digit_nets import article_net, digit_net, digit_net_deep, simple_net
 from digitfast.registry import ARCHITECTURES, resolve, unknown
 
@@ -33,6 +34,17 @@ def find_ours(
     "Return the builder of one of digitfast's own networks; None where `arch` is none of them."
     entry = ARCHITECTURES.get(arch, "") if isinstance(arch, str) else ""
     return resolve(entry) if entry.startswith("digitfast.") else None
+
+
+def is_named(
+    arch: str,
+) -> bool:
+    "Return whether there is an architecture of that name."
+    try:
+        find_architecture(arch)
+    except UnknownName:
+        return False
+    return True
 
 
 def build_network(

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from digitfast.data.array_files import TABLES, read_table
+from digitfast.data.documents import DOCUMENTS, document_pages
 from digitfast.data.pictures import CLUTTER, PICTURES, fit_square, one_line_name, read_grey
 from digitfast.errors import BadData, BadImage, BadSetting
 from digitfast.inference.predictor import Predictor
@@ -41,9 +42,9 @@ def predict_pictures(
     def answers(file: Path) -> list[dict]:
         if file.suffix.lower() in TABLES:
             return _of_table(file, predictor)
-        if as_is:
-            return [{"file": str(file), **_as_is([read_grey(file)], predictor)[0]}]
-        return [{"file": str(file), **_one(file, predictor, ink, steps)}]
+        return [{"file": name, **(_as_is([read_grey(page)], predictor)[0] if as_is
+                                  else _one(page, predictor, ink, steps))}
+                for name, page in document_pages(file)]
     return _answers(images, answers, watched)
 
 
@@ -54,6 +55,8 @@ def read_pictures(
     boxes: str | Path | None = None,  # .png to draw the one picture into, with a box per digit
     steps: str | Path | None = None,  # .png to draw the steps of the one picture into
     watched: Callable[[Sequence], Iterable] = iter,  # goes through the files
+    region: Sequence[float] | None = None,  # as for `read_digits`
+    n_digits: int | None = None,  # as for `read_digits`
 ) -> list[dict]:
     """Return all digits in each picture, as a dict per file.
 
@@ -64,7 +67,11 @@ def read_pictures(
     images = _listed(images)
     predictor = predictor or Predictor.packed()
     check_figures(images, boxes, steps)
-    return _answers(images, lambda file: [_all(file, predictor, ink, boxes, steps)], watched)
+
+    def answers(file: Path) -> list[dict]:
+        return [{"file": name, **_all(page, predictor, ink, boxes, steps, region, n_digits)}
+                for name, page in document_pages(file)]
+    return _answers(images, answers, watched)
 
 
 def _listed(images: Iterable[str | Path]) -> list[str | Path]:
@@ -102,19 +109,20 @@ def _files(images: Iterable[str | Path]) -> Iterator[tuple[Path, str]]:
             yield image, (f"{one_line_name(image)} cannot be read: "
                           f"{getattr(e, 'strerror', None) or e}")
             continue
-        found = [file for file in files if file.suffix.lower() in PICTURES]
+        found = [file for file in files if file.suffix.lower() in PICTURES | DOCUMENTS]
         yield from ((file, "") for file in found)
         if not found:
             yield image, f"{one_line_name(image)} holds no pictures"
         if others := [one_line_name(file.name) for file in files
-                      if file.suffix.lower() not in PICTURES]:
+                      if file.suffix.lower() not in PICTURES | DOCUMENTS]:
             warnings.warn(f"{one_line_name(image)} holds {len(others)} other files, which are "
                           f"left out: {', '.join(others[:3])}{', …' if len(others) > 3 else ''}",
                           stacklevel=4)
 
 
-def _one(file: Path, predictor: Predictor, ink: str, steps: str | Path | None) -> dict:
-    reading = read_digit(file, predictor, ink)
+def _one(page: Path | Image.Image, predictor: Predictor, ink: str,
+         steps: str | Path | None) -> dict:
+    reading = read_digit(page, predictor, ink)
     digit = reading.digit
     if steps:
         draw_steps(reading, steps)
@@ -149,14 +157,14 @@ def _answer(chances: list[float], predictor: Predictor) -> dict:
             "probabilities": probabilities}
 
 
-def _all(file: Path, predictor: Predictor, ink: str, boxes: str | Path | None,
-         steps: str | Path | None) -> dict:
-    reading = read_digits(file, predictor, ink)
+def _all(page: Path | Image.Image, predictor: Predictor, ink: str, boxes: str | Path | None,
+         steps: str | Path | None, region: Sequence[float] | None, n_digits: int | None) -> dict:
+    reading = read_digits(page, predictor, ink, region, n_digits)
     if boxes:
-        draw_boxes(file, reading, boxes)
+        draw_boxes(page, reading, boxes)
     if steps:
         draw_steps(reading, steps)
-    return {"file": str(file), "text": reading.text,
+    return {"text": reading.text,
             "lines": [[described(digit) for digit in line] for line in reading.lines],
             "signs": [[{"sign": sign.text, "box": list(sign.box)} for sign in line]
                       for line in reading.signs]}

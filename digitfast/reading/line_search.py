@@ -32,21 +32,23 @@ ODDS_AMONG_DIGITS = 3.0  # × the odds that a mark is a digit, where most of its
 def read_line(
     parts: Sequence[Piece],  # from left to right
     predictor: Predictor,
+    n_digits: int | None = None,  # how many there are; None: that is not known
 ) -> list[Digit]:
     """Return the digits of a line: a Viterbi search over the runs of parts that may be one digit.
 
-    A mark that is high enough to be a digit and is more likely none is among them, unsure. Where
-    most are sure, the line is searched again with better odds for the others.
+    A mark that is high enough to be a digit and is more likely none is among them, unsure, unless
+    the number of digits is known. Where most are sure, the line is searched again with better odds
+    for the others.
     """
     runs = candidates(parts)
     joined = [join(parts[start:stop]) for start, stop in runs]
     images = np.stack([network_form(piece.ink, predictor) for piece in joined])
     chances = predictor.chances(images)
-    marks = _likeliest(parts, runs, joined, chances, predictor.vocab)
+    marks = _likeliest(parts, runs, joined, chances, predictor.vocab, n_digits)
     sure = [i for i in marks if chances[i][:-1].max() >= predictor.threshold]
     if len(marks) > len(sure) >= len(marks) / 2:
         chances = _among_digits(chances)
-        marks = _likeliest(parts, runs, joined, chances, predictor.vocab)
+        marks = _likeliest(parts, runs, joined, chances, predictor.vocab, n_digits)
     return [digit_of(joined[i], images[i], chances[i], predictor) for i in marks]
 
 
@@ -62,34 +64,44 @@ def _likeliest(
     joined: Sequence[Piece],  # each run as one piece
     chances: np.ndarray,  # float `[runs, classes + 1]`, "no digit" last
     vocab: Sequence[str],
+    n_digits: int | None,
 ) -> list[int]:
-    "Return the runs, by number, that are digits, or high enough to be one."
+    """Return the runs, by number, that are digits, or high enough to be one.
+
+    If it is known how many there are, return so many that are digits, or as many as can be.
+    """
     is_one = [vocab[best] == "1" for best in chances[:, :-1].argmax(1)]
     height = line_height(parts)
     wholes = set(cut_pieces(parts))
     ending = defaultdict(list)  # runs by the part that they end before
     for i, (_, stop) in enumerate(runs):
         ending[stop].append(i)
-    # score of the parts up to here, last run, and whether that is a digit
-    best: list[tuple[float, int, bool]] = [(0.0, -1, False)]
+    # of the parts up to here, by the number of digits (0 if it does not matter):
+    # their score, last run, and whether that is a digit
+    best: list[dict[int, tuple[float, int, bool]]] = [{0: (0.0, -1, False)}]
     for stop in range(1, len(parts) + 1):
-        ways = []
+        ways = defaultdict(list)
         is_cut = stop < len(parts) and 0 < parts[stop - 1].cut_from == parts[stop].cut_from
         for i in ending[stop]:
             start = runs[i][0]
-            before = best[start][0] - CUT_COST * is_cut
             digit, none = _scores(parts[start:stop], joined[i], chances[i], height,
                                   runs[i] in wholes)
             if is_one[i] and runs[i] not in wholes and parts[start].cut_from:
                 digit -= CUT_ONE_COST
-            ways += [(before + digit, i, True), (before + none, i, False)]
-        best.append(max(ways))
+            for n, (score, _, _) in best[start].items():
+                before = score - CUT_COST * is_cut
+                ways[n].append((before + none, i, False))
+                counted = n if n_digits is None else n + 1
+                if counted <= (n_digits or 0):
+                    ways[counted].append((before + digit, i, True))
+        best.append({n: max(of_n) for n, of_n in ways.items()})
     marks = []
-    at = len(parts)
+    at, n = len(parts), max(best[-1])
     while at:
-        _, i, is_digit = best[at]
-        if is_digit or joined[i].height > 0.5 * height:
+        _, i, is_digit = best[at][n]
+        if is_digit or (n_digits is None and joined[i].height > 0.5 * height):
             marks.append(i)
+        n -= is_digit and n_digits is not None
         at = runs[i][0]
     return marks[::-1]
 

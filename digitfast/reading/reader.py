@@ -6,7 +6,8 @@ from itertools import compress
 
 import numpy as np
 
-from digitfast.data.pictures import read_picture
+from digitfast.data.pictures import cut_region, read_picture
+from digitfast.errors import BadSetting
 from digitfast.inference.predictor import Predictor, check_predictor
 from digitfast.reading.cuts import cut_touching
 from digitfast.reading.ink import SMALL, Ink, even_ink, find_inks
@@ -21,14 +22,35 @@ def read_digits(
     picture,  # a path, the bytes of an image file, a PIL image, an array or a tensor
     predictor: Predictor | None = None,  # None: the bundled network
     ink: str = "auto",  # dark or light, against its paper; auto: whichever it is; drawing: all
+    region: Sequence[float] | None = None,  # left, top, width, height, in pixels or parts, 0..1
+    n_digits: int | None = None,  # of the one number in it; None: that is not known
 ) -> Reading:
-    """Return the digits in a picture, line by line.
+    """Return the digits in a picture, or in a region of it such as a field of a form, line by line.
 
+    If the number of digits is known, return only the line that most likely has so many.
     Raises: `BadImage`, which names the file; `BadSetting`.
     """
     predictor = _checked(predictor)
+    if n_digits is not None and n_digits < 1:
+        raise BadSetting(f"digits must be 1 or more, not {n_digits}")
+    corner = (0, 0)
+    if region is not None:
+        picture, corner = cut_region(picture, region)
     grey, scale = read_picture(picture)
-    return _with_signs(_best_reading(grey, scale, predictor, ink, one=False), scale)
+    reading = _best_reading(grey, scale, predictor, ink, one=False, n_digits=n_digits)
+    return _moved(_with_signs(reading, scale), corner)
+
+
+def _moved(reading: Reading, corner: tuple[int, int]) -> Reading:
+    "Return the reading of a region in pixels of its whole picture."
+    def moved(mark):
+        left, top, right, bottom = mark.box
+        x, y = corner
+        return replace(mark, box=(left + x, top + y, right + x, bottom + y))
+    digit = reading.digit
+    return replace(reading, digit=digit if digit is None else moved(digit),
+                   lines=[list(map(moved, line)) for line in reading.lines],
+                   signs=[list(map(moved, line)) for line in reading.signs])
 
 
 def _with_signs(reading: Reading, scale: float) -> Reading:
@@ -92,11 +114,12 @@ def _best_reading(
     predictor: Predictor,
     ink: str,
     one: bool,  # whether one digit is asked for, so that no ink is cut
+    n_digits: int | None = None,  # of the one number; None: that is not known
 ) -> Reading:
     "Return the reading, of those of each way to see the ink, for which most speaks."
     best = None
     for found in find_inks(grey, ink):
-        reading = _read(found, grey, scale, predictor, cut=not one)
+        reading = _read(found, grey, scale, predictor, not one, n_digits)
         if best is None or _evidence(reading) >= _evidence(best):
             best = reading
         if one and _is_beyond_doubt(best):
@@ -151,15 +174,24 @@ def _read(
     scale: float,
     predictor: Predictor,
     cut: bool,
+    n_digits: int | None,
 ) -> Reading:
     "Return what is written in some ink."
     lines = _mended(text_lines(find_pieces(found.density)), predictor)
-    lines = [read_line(line, predictor) for line in (_with_cuts(lines) if cut else lines)]
-    lines = _without_lone_bars(_without_texture(lines))
+    lines = [read_line(line, predictor, n_digits) for line in (_with_cuts(lines) if cut else lines)]
+    if n_digits is None:
+        lines = _without_lone_bars(_without_texture(lines))
+    else:
+        lines = sorted(lines, key=_likelihood)[-1:]
     lines = [[_in_picture(digit, scale) for digit in line] for line in lines]
     size = [side / scale for side in grey.shape[::-1]]
     most_prominent = _most_prominent([digit for line in lines for digit in line], size)
     return Reading(lines, found, grey, most_prominent)
+
+
+def _likelihood(line: Sequence[Digit]) -> float:
+    "Return how likely it is that a line is all digits; more digits are more."
+    return sum(digit.probability - digit.no_digit for digit in line)
 
 
 def _without_texture(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from digitfast.data.forms import open_digits
+from digitfast.data.devices import named_device
 from digitfast.data.images import item_name
 from digitfast.data.loaders import DigitDataLoaders, digit_dls
 from digitfast.data.mnist_form import SIDE
@@ -19,6 +19,7 @@ from digitfast.evaluation.label_errors import (
     label_margins,
 )
 from digitfast.inference.predictor import Predictor
+from digitfast.runs.digits import run_digits
 from digitfast.runs.folders import Run
 from digitfast.training.state import random_state_kept
 
@@ -60,6 +61,7 @@ class RunEvidence:
 
 def gather_evidence(
     run: Run,  # finished; its digits must still be where they were
+    device: str | None = None,  # where images are kept and small networks trained; None: the GPU
 ) -> RunEvidence:
     """Measure a run's network again on the images that validated it, and look for wrong labels.
 
@@ -70,7 +72,8 @@ def gather_evidence(
     start = time.perf_counter()
     settings = run.summary["settings"]
     kept = {key: settings[key] for key in ("bs", "holdout", "seed", "size")}
-    digits = open_digits(settings["source"], fetch=False)
+    kept["device"] = named_device(device)
+    digits = run_digits(settings)
     with random_state_kept():  # the seed settles the held-out images, and nothing else here
         dls = digit_dls(digits, **kept, resident=True)
         small = (dls if kept["size"] == SIDE

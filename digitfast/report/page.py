@@ -99,6 +99,7 @@ def write_report(
     run: str | Path | Run,  # name, folder, or the run itself
     to: str | Path | None = None,  # .html to write or replace; None: report.html in the run folder
     runs: str | Path = "runs",  # folder of the run folders
+    device: str | None = None,  # where the small networks are trained; None: a GPU if there is one
 ) -> Path:
     """Write a page about a run: how it learned, which classes it confuses, how far to trust its
     probabilities, which labels look wrong. Return its path. It is one file that loads nothing.
@@ -110,7 +111,7 @@ def write_report(
     to = Path(to) if to else run.path / "report.html"
     if to.suffix.lower() not in (".html", ".htm") or not to.absolute().parent.is_dir():
         raise BadSetting(f"{str(to)!r} must be the path of a .html in a folder that exists")
-    page = report_page(gather_evidence(run))
+    page = report_page(gather_evidence(run, device))
     with whole_file(to) as part:
         part.write_text(page, encoding="utf-8", errors="replace")  # a file name need not be text
     return to

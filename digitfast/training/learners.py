@@ -72,10 +72,11 @@ def article_learner(
 @delegates(Learner.__init__, but=["model"])
 def digit_learner(
     dls: DataLoaders,  # from `digit_dls`
-    arch: str | Callable = "digitnet",  # a name: ours, torchvision's, timm's; or a builder
+    # a name: ours, torchvision's, timm's; a builder; or a network of one's own
+    arch: str | Callable | nn.Module = "digitnet",
     **kwargs,  # of fastai's `Learner`; for networks not ours also of its `vision_learner`
 ) -> Learner:
-    """Return a `Learner` of an untrained network, with cross-entropy and accuracy.
+    """Return a `Learner` of a network, with cross-entropy and accuracy.
 
     "digitnet", "digitnet_deep", "simple" and "article" are digitfast's own networks. fastai's
     `vision_learner` builds all others, with as many input channels as the images have (one) and
@@ -84,6 +85,8 @@ def digit_learner(
     Raises: `UnknownName` for an unknown architecture, `BadSetting` for one that cannot take images
     of this size.
     """
+    if isinstance(arch, nn.Module):
+        return _learner_of(dls, arch, **kwargs)
     if find_ours(arch):
         default = {"opt_func": ARTICLE_SGD, "lr": 0.005} if arch == "article" else {}
         return _our_learner(dls, arch, **{**default, **kwargs})
@@ -116,6 +119,26 @@ def digit_learner(
     has_batch_norm = any(isinstance(module, _BatchNorm) for module in learn.model.modules())
     if getattr(dls.train, "bs", None) == 1 and has_batch_norm:
         raise BadSetting(f"{arch} has batch norm: bs must be at least 2, not 1")
+    return learn
+
+
+def _learner_of(
+    dls: DataLoaders,
+    network: nn.Module,
+    **kwargs,  # of fastai's `Learner`
+) -> LeanLearner:
+    "Return a `Learner` of a given network, which must give a logit per class."
+    shape = _image_shape(dls)
+    classes = _class_count(dls)
+    learn = LeanLearner(dls, network, **_with_loss(dls, kwargs))
+    name = type(network).__name__
+    try:
+        found = list(_try_out(learn.model, shape).shape)
+    except Exception as e:  # of the user's code
+        raise BadSetting(f"{name} cannot take a batch of {list(shape)} images ({e})") from e
+    if found != [2, classes]:
+        raise BadSetting(f"{name} gives {found} for 2 images; it must give [2, {classes}], a logit "
+                         "for each class")
     return learn
 
 
@@ -178,9 +201,13 @@ def _image_shape(dls: DataLoaders) -> torch.Size:
     return images.shape[1:]
 
 
-def _try_out(model: torch.nn.Module, shape: torch.Size) -> None:
-    "Run `model` on two empty images: some networks halve an image more often than 28 pixels allow."
+def _try_out(model: torch.nn.Module, shape: torch.Size) -> torch.Tensor:
+    """Return what `model` gives for two empty images.
+
+    Some networks halve an image more often than 28 pixels allow, and raise here.
+    """
     training = model.training
     with torch.no_grad():
-        model.eval()(torch.zeros(2, *shape, device=next(model.parameters()).device))
+        answer = model.eval()(torch.zeros(2, *shape, device=next(model.parameters()).device))
     model.train(training)
+    return answer

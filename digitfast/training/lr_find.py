@@ -21,6 +21,7 @@ def find_lr(
     bs: int = 128,
     opt: str = "adam",
     size: int = 28,
+    device: str | None = None,
     seed: int = 42,
     plot: str | Path = "lr_find.png",  # file for the curve of loss over learning rate
 ) -> dict[str, float]:
@@ -36,7 +37,7 @@ def find_lr(
         raise BadSetting("plot must be the path of a .png in an existing folder, "
                          f"such as lr_find.png, not {str(plot)!r}")
     set_seed(seed)
-    dls = digit_dls(source, bs=bs, size=size)
+    dls = digit_dls(source, bs=bs, size=size, device=device)
     with TemporaryDirectory() as scratch, warnings.catch_warnings():
         # matplotlib's, on a machine without a screen
         warnings.filterwarnings("ignore", category=UserWarning)

@@ -22,9 +22,9 @@ from digitfast.registry import (
 )
 
 
-def _setting(default: Any, help: str) -> Any:
-    "Return a field with its `--help` text, which leaves out the default."
-    return field(default=default, metadata={"help": help})
+def _setting(default: Any, help: str, option: str | None = None) -> Any:
+    "Return a field with its `--help` text, which leaves out the default, and its option's name."
+    return field(default=default, metadata={"help": help, "option": option})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,20 +45,30 @@ class Recipe:
     arch: str = _setting("digitnet", (
         f"Architecture: {', '.join(ARCHITECTURES)}; also any other of torchvision or, if it is "
         "installed, timm."))
+    start: str | None = _setting(None, (
+        "Start from the weights of a trained network: name or folder of a run, a .safetensors, or "
+        "reader (bundled with digitfast). Architecture and size are then its; where the classes "
+        "differ, the last layer is new. Default: random weights."), "--from")
+    freeze_epochs: int | None = _setting(None, (
+        "With --from: train the last layer alone for so many epochs first. Default: 1 if it is "
+        "new, otherwise 0."))
+    replay: float = _setting(0.0, (
+        "With --from reader: part of the images of an epoch, 0 to below 1, that are MNIST's, so "
+        "that nothing is forgotten; MNIST's test images validate. Try 0.5; 0 for none."))
     epochs: int = _setting(1, "Passes over the training images, at least 1.")
     bs: int = _setting(128, "Batch size, over all processes.")
-    lr: float = _setting(0.015, (
+    lr: float | None = _setting(None, (
         "Learning rate, above 0; with one_cycle the highest one. The number of processes does not "
-        "change it."))
+        "change it. Default: 0.015, with --from 0.002."))
     opt: str = _setting("adam", f"Optimiser: {', '.join(OPTIMIZERS)}.")
     schedule: str = _setting(
         "one_cycle", f"Learning rate over time: {' or '.join(SCHEDULES)}.")
     mom: float | None = _setting(
         None, "Momentum, 0 to below 1. Default: the optimiser's and schedule's.")
     wd: float | None = _setting(None, "Weight decay, 0 or more. Default: the optimiser's.")
-    augment: float = _setting(0.0, (
+    augment: float | None = _setting(None, (
         "Rotate, shear, zoom and shift the training images differently in each epoch: 1 for up to "
-        "20° and 15 %, 0 for not at all."))
+        "20° and 15 %, 0 for not at all. Default: 0, with --replay 0.5."))
     pen: float = _setting(0.0, (
         "Part of the training images, 0 to 1, that get other strokes, a coarser resolution, traces "
         "of ruled lines and the like."))
@@ -77,6 +87,8 @@ class Recipe:
         "Validate on this part of the training images, such as 0.1, instead of on the test "
         "images; 0 for none."))
     size: int = _setting(28, "Side of the images that the network sees, in pixels.")
+    device: str | None = _setting(None, (
+        "Where the network runs: cpu, cuda, cuda:1, mps. Default: a GPU if there is one."))
     seed: int = _setting(42, "Random seed for the weights, the order and the held-out images.")
     name: str | None = _setting(None, (
         "Name of the run folder; a number is added if it is taken. "
@@ -98,6 +110,17 @@ class Recipe:
             raise BadSetting(f"wd must be 0 or more, not {self.wd}")
         if self.mom is not None and not 0 <= self.mom < 1:
             raise BadSetting(f"mom must be 0 to below 1, such as 0.9, not {self.mom}")
+        if self.start is None and (self.replay or self.freeze_epochs):
+            raise BadSetting("replay and freeze_epochs need a network to start from, such as "
+                             "start='reader'")
+        if not 0 <= self.replay < 1:
+            raise BadSetting(f"replay must be 0 to below 1, such as 0.5, not {self.replay}")
+        if self.freeze_epochs is not None and self.freeze_epochs < 0:
+            raise BadSetting(f"freeze_epochs must be 0 or more, not {self.freeze_epochs}")
+        if self.lr is None:
+            object.__setattr__(self, "lr", 0.002 if self.start else 0.015)
+        if self.augment is None:
+            object.__setattr__(self, "augment", 0.5 if self.replay else 0.0)
         if not 0 <= self.non_digits <= 1:
             raise BadSetting("non_digits must be 0 to 1 (non-digits per digit), such as 0.2, "
                              f"not {self.non_digits}")

@@ -1,0 +1,20 @@
+"""Devices by name, checked before anything is read."""
+import torch
+
+from digitfast.errors import BadSetting
+
+
+def named_device(
+    device: str | torch.device | None,  # such as "cpu" or "cuda:1"; None: the GPU if there is one
+) -> torch.device:
+    "Return the device of that name, a GPU with its number. Raises: `BadSetting` for a missing one."
+    if device is None:
+        from fastai.torch_core import default_device  # imports all of fastai
+        return default_device()
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as e:
+        there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())),
+                 *(["mps"] if torch.backends.mps.is_available() else [])]
+        raise BadSetting(f"device={str(device)!r} is not on this machine; "
+                         f"it has {', '.join(there)}") from e
