@@ -5,7 +5,10 @@ The tests draw with a mouse and a finger, press keys, give the page photos, and 
 import io
 import math
 import re
+import signal
 import statistics
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -391,3 +394,36 @@ def test_a_server_that_has_ended_is_told_of(browser, draw_page):
     page.page.unroute("**/read*")
     assert page.draw("1", 20, 80, 260) == "17" and page.text("#trouble") == ""
     page.context.close()
+
+
+@pytest.fixture
+def keeping(browser, tmp_path):
+    "A page that keeps drawings in the folder `mine`."
+    command = [sys.executable, "-m", "digitfast", "draw", "--no-browser", "--keep", "mine"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as server:
+        page = Page(browser, server.stdout.readline().split()[2])
+        yield page
+        page.context.close()
+        server.send_signal(signal.SIGINT)
+
+
+def test_a_wrong_answer_is_put_right_and_taken_back(keeping, tmp_path):
+    assert not keeping.page.is_visible("#keeping")
+    keeping.draw("7", *PLACES["large"])
+    assert not keeping.page.is_visible("#back")
+    keeping.page.select_option("#truth", "1")
+    keeping.page.wait_for_selector("#back")
+    assert keeping.text("#kept") == "Kept as 1: mine/1/drawn-1.png"
+    assert [str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*.png")] == [
+        "mine/1/drawn-1.png"]
+    keeping.page.click("#back")
+    keeping.page.wait_for_selector("#back", state="hidden")
+    assert keeping.text("#kept") == "Taken back: mine/1/drawn-1.png"
+    assert not list(tmp_path.rglob("*.png"))
+    assert "only drawings that you put right are kept, in mine" in keeping.text("footer")
+
+
+def test_a_page_without_a_folder_keeps_nothing(page):
+    page.draw("7", *PLACES["large"])
+    assert not page.page.is_visible("#keeping")
+    assert "nothing is kept" in page.text("footer")

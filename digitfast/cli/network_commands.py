@@ -193,6 +193,9 @@ def draw(
     browser: Annotated[bool, typer.Option(
         "--browser/--no-browser",
         help="Open the page in the browser, or only print its address.")] = True,
+    keep: Annotated[Path | None, typer.Option(
+        help="Let wrong answers be put right on the page, and keep these drawings in this folder, "
+             "by class, for: digitfast fit --from reader --source FOLDER --replay 0.5")] = None,
     device: Device = None,
     trust: Trust = False,
     runs: RunsFolder = "runs",
@@ -210,7 +213,7 @@ def draw(
             # in a thread: some browsers return only when they are closed
             threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
     with suppress(KeyboardInterrupt):
-        serve_draw_page(predictor, port, ready)
+        serve_draw_page(predictor, port, ready, keep)
 
 
 def export(

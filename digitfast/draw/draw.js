@@ -300,6 +300,7 @@ function say(next) {
   element.how.textContent = next.error ? "" : how();
   showMarks();
   showChances();
+  offerToKeep();
   redraw();
 }
 
@@ -343,6 +344,7 @@ function newTile(i) {
     chosen = i;
     showMarks();
     showChances();
+    offerToKeep();
     redraw();
   });
   element.marks.append(tile);
@@ -379,10 +381,38 @@ function newRow() {
   return row;
 }
 
+// Putting answers right: only where the page was started with a folder to keep drawings in
+
+function offerToKeep() {
+  const mark = answer.marks[chosen];
+  element.keeping.hidden = !network.keep || !mark;
+  element.truth.value = "";
+  element.truth.disabled = false;
+}
+
+element.truth.addEventListener("change", async () => {
+  const label = element.truth.value, mark = answer.marks[chosen];
+  if (!label || !mark) return;
+  const said = await reply(`keep?label=${encodeURIComponent(label)}&box=${mark.box}`,
+    { method: "POST", body: picture().blob });
+  element.kept.textContent = said.error ?? `Kept as ${label}: ${said.file}`;
+  element.back.hidden = Boolean(said.error);
+  element.truth.disabled = !said.error; // a drawing is kept once
+});
+element.back.addEventListener("click", async () => {
+  const said = await reply("keep", { method: "DELETE" });
+  element.kept.textContent = said.error ?? (said.file ? `Taken back: ${said.file}` : "There is no more to take back.");
+  element.back.hidden = !said.left;
+  offerToKeep();
+});
+
 // Start
 
 new ResizeObserver(redraw).observe(element.paper);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 network = { vocab: [], ...await reply("network") };
+element.back.hidden = true;
+for (const label of ["…", ...network.vocab]) element.truth.add(new Option(label, label === "…" ? "" : label));
+if (network.keep) element.keeps.textContent = `only drawings that you put right are kept, in ${network.keep}`;
 element.network.textContent = network.name ? `The network is ${network.name}.` : "";
 changed();

@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from digitfast.draw.kept import KeptDrawings
 from digitfast.errors import BadSetting, DigitError
 from digitfast.inference.predictor import Predictor
 from digitfast.reading.reader import read_digits
@@ -43,11 +44,13 @@ def serve_draw_page(
     predictor: Predictor,  # that answers
     port: int = 0,  # of this computer, 1 to 65535; 0: one that is free
     ready: Callable[[str], Any] = print,  # called with the page's address when it can be opened
+    keep: str | Path | None = None,  # folder for drawings that are put right; None: none is kept
 ) -> None:
     """Serve the draw page on 127.0.0.1 until Ctrl-C, which raises `KeyboardInterrupt`.
 
-    Raises: `BadSetting` for a port that cannot be used.
+    Raises: `BadSetting` for a port or a folder that cannot be used.
     """
+    kept = None if keep is None else KeptDrawings(Path(keep).expanduser(), predictor.vocab)
     with socket.socket() as listening:
         try:
             # a port is free again as soon as the last page's server has ended
@@ -60,18 +63,20 @@ def serve_draw_page(
                              "use another one, or 0 for a free one") from e
         # a browser that connects now waits until the server runs
         ready(f"http://{HOST}:{listening.getsockname()[1]}/")
-        config = uvicorn.Config(draw_app(predictor), log_level="error", server_header=False,
+        config = uvicorn.Config(draw_app(predictor, kept), log_level="error", server_header=False,
                                 timeout_graceful_shutdown=1)
         uvicorn.Server(config).run(sockets=[listening])
 
 
 def draw_app(
     predictor: Predictor,  # that answers
+    kept: KeptDrawings | None = None,  # gets the drawings that are put right; None: none is kept
 ) -> Starlette:
     """Return the page as an ASGI application.
 
     It serves four files, the network's name, and `POST /read` for pictures. Pictures are read one
-    after another in one other thread, so the server keeps answering; none is kept.
+    after another in one other thread, so the server keeps answering. With `kept` it also serves
+    `POST /keep` for a drawing with its label, and `DELETE /keep`, which takes the last one back.
     """
     worker = ThreadPoolExecutor(1, "reading")
     worker.submit(_answer, _blank(), "drawing", predictor)  # loads what later readings use
@@ -92,11 +97,33 @@ def draw_app(
             return _problem(503, "digitfast draw has ended")
 
     async def network(request: Request) -> Response:
-        return JSONResponse(_facts(predictor))
+        return JSONResponse(_facts(predictor, kept))
+
+    async def keep(request: Request) -> Response:
+        if request.method == "DELETE":
+            file = kept.take_back()
+            return JSONResponse({"file": None if file is None else str(file),
+                                 "left": len(kept.files)})
+        picture = await _body(request)
+        if picture is None:
+            return _problem(413, "the picture is too large to be kept")
+        try:
+            left, top, right, bottom = map(int, request.query_params.get("box", "").split(","))
+            label = request.query_params.get("label", "")
+            file = kept.keep(picture, label, (left, top, right, bottom))
+        except DigitError as e:
+            return _problem(400, str(e))
+        except ValueError:
+            return _problem(400, "box must be left,top,right,bottom in pixels")
+        except OSError as e:
+            return _problem(500, f"the drawing could not be kept: {e}")
+        return JSONResponse({"file": str(file)})
 
     routes = [*(Route(path, _file(*file)) for path, file in FILES.items()),
               Route("/network", network),
               Route("/read", read, methods=["POST"])]
+    if kept:
+        routes.append(Route("/keep", keep, methods=["POST", "DELETE"]))
     trusted_host = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"],
                               www_redirect=False)
     return Starlette(routes=routes, middleware=[Middleware(_OwnPage), trusted_host])
@@ -167,10 +194,11 @@ def _mark(digit: Digit) -> dict[str, Any]:
             "pixels": base64.b64encode(digit.image.tobytes()).decode()}
 
 
-def _facts(predictor: Predictor) -> dict[str, Any]:
+def _facts(predictor: Predictor, kept: KeptDrawings | None) -> dict[str, Any]:
     return {"vocab": predictor.vocab,
             "name": predictor.facts.get("run") or predictor.arch,
-            "max_bytes": MAX_BYTES}
+            "max_bytes": MAX_BYTES,
+            "keep": str(kept.folder) if kept else None}
 
 
 def _blank() -> np.ndarray:
