@@ -66,7 +66,7 @@ def test_every_package_that_is_imported_is_required():
     required = {re.match(r"[\w-]+", line).group().lower() for line in options["install_requires"]}
     extras = [
         line
-        for extra in ("timm", "onnx", "distributed")
+        for extra in ("timm", "onnx", "distributed", "pdf", "heic")
         for line in options["extras_require"][extra]
     ]
     optional = {re.match(r"[\w-]+", line).group() for line in extras}
@@ -78,7 +78,7 @@ def test_every_package_that_is_imported_is_required():
                 [node.module] if isinstance(node, ast.ImportFrom) else [])
             imported |= {name.split(".")[0] for name in names}
     others = imported - set(sys.stdlib_module_names) - {"digitfast"}
-    packages = {"PIL": "pillow", "sklearn": "scikit-learn"}
+    packages = {"PIL": "pillow", "sklearn": "scikit-learn", "pillow_heif": "pillow-heif"}
     assert {packages.get(name, name) for name in others} == required | optional
 
 

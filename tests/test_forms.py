@@ -8,10 +8,10 @@ from test_array_files import KAGGLE, LABELS, PIXELS, write_idx, write_table
 from test_folders import folder_of
 
 from digitfast import digit_dls
+from digitfast.data.facts import held_out_images, source_facts
 from digitfast.data.forms import evaluation_digits, in_parts, open_digits
 from digitfast.data.images import item_label
 from digitfast.data.labelled import LabelledImages
-from digitfast.data.loaders import held_out_images, source_facts
 from digitfast.errors import BadData, DataNotFound
 
 

@@ -17,7 +17,9 @@ from torch.nn.utils import parameters_to_vector
 
 from digitfast import simple_learner
 from digitfast.data import loaders
-from digitfast.data.loaders import DigitDataLoaders, digit_dls, source_facts
+from digitfast.data.dataloaders import DigitDataLoaders
+from digitfast.data.facts import source_facts
+from digitfast.data.loaders import digit_dls
 from digitfast.data.resident import ResidentDL
 from digitfast.errors import BadData, BadImage, BadSetting, DataNotFound
 

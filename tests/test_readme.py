@@ -222,6 +222,10 @@ def test_python_of_the_training_page_trains(in_a_notebook):
     assert run_python("training.md")["learn"].validate()[1] > 0.3  # of ten classes
 
 
+def test_python_of_the_page_about_digits(in_a_notebook):
+    assert len(run_python("digits.md")["dls"].train_ds) == 1618
+
+
 def test_python_that_reads(in_a_notebook):
     assert run_python("reading.md")["reading"].text == "0"
 
@@ -229,7 +233,8 @@ def test_python_that_reads(in_a_notebook):
 def test_no_other_page_has_python_but_the_readmes():
     blocks = {page: re.findall(r"```python\n(.*?)```", text, re.S) for page, text in PAGES.items()}
     assert blocks.pop("index.md") == blocks.pop("README.md")
-    assert {page for page, found in blocks.items() if found} == {"training.md", "reading.md"}
+    assert {page for page, found in blocks.items() if found} == {
+        "training.md", "digits.md", "reading.md"}
 
 
 def anchors(file: Path) -> set[str]:

@@ -17,7 +17,7 @@ from digitfast import (
     resume_run,
     train_run,
 )
-from digitfast.data.loaders import source_facts
+from digitfast.data.facts import source_facts
 from digitfast.errors import BadData
 from digitfast.runs import run as runs
 from digitfast.runs.folders import is_unfinished, unfinished_runs

@@ -85,7 +85,7 @@ def data(
 
     They are unpacked or downloaded first if they are not there yet.
     """
-    from digitfast.data.loaders import source_facts
+    from digitfast.data.facts import source_facts
     facts = source_facts(source)
     print(facts["path"])
     for split, counts in facts["counts"].items():

@@ -34,10 +34,22 @@ from digitfast.registry import DATA_SETS
 
 
 def open_digits(
-    source: Any,  # as for `digit_dls`
+    source: Any,  # one of the forms below
     fetch: bool = True,  # fetch what is not on disk; False for a source that only a file names
 ) -> Path | LabelledImages:
     """Return digits in any form, as a folder of image files or as images in memory.
+
+    `source` is one of:
+
+    - what `digits_path` takes: "mnist", a fastai name, a URL, an archive, or a folder with two
+      splits, training/ and testing/ or train/ and val/, that have one folder per class;
+    - a folder of class folders without splits;
+    - the name of a data set: "mnist-sample", "mnist-tiny", "fashion", "kmnist", "qmnist",
+      "emnist-digits", "emnist-letters", "emnist-balanced", "usps" or "svhn";
+    - Kaggle's train.csv, IDX files, or Keras' .npz, or a folder that holds them;
+    - `(images, labels)` or `(images, labels, valid_images, valid_labels)`: arrays, tensors or lists
+      of bytes 0..255 or floats 0..1, `[n, h, w]`, `[n, h * w]`, `[n, c, h, w]` or `[n, h, w, c]`;
+    - a data set of torchvision or Hugging Face, or two of them.
 
     Raises: `DataNotFound`, `BadData`.
     """

@@ -1,9 +1,8 @@
 """fastai's `DataLoaders` from digits in any form."""
 import random
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -11,33 +10,29 @@ from typing import Any
 import numpy as np
 import torch
 from fastai.data.block import CategoryBlock, DataBlock
-from fastai.data.core import DataLoaders, TfmdLists
+from fastai.data.core import DataLoaders
 from fastai.data.transforms import (
     IndexSplitter,
-    Normalize,
     RandomSplitter,
-    get_image_files,
-    parent_label,
 )
 from fastai.torch_core import set_seed
-from fastai.vision.data import ImageBlock, ImageDataLoaders
-from fastcore.basics import listify, noop
+from fastai.vision.data import ImageBlock
+from fastcore.basics import listify
 from PIL import Image
 
+from digitfast.data.dataloaders import DigitDataLoaders, check_channels
 from digitfast.data.devices import named_device
 from digitfast.data.folders import (
     HELD_OUT,
-    class_counts,
     class_names,
     find_splits,
-    folder_splits,
     has_split,
 )
 from digitfast.data.forms import is_split, open_digits, validation_name
-from digitfast.data.images import FitSize, ImageInMemory, PILDigit, item_label, item_name
+from digitfast.data.images import FitSize, ImageInMemory, PILDigit, item_label
 from digitfast.data.labelled import LabelledImages
 from digitfast.data.pictures import fit_square
-from digitfast.data.pixel_cache import load_pixels, pixels_checksum
+from digitfast.data.pixel_cache import load_pixels
 from digitfast.data.resident import DigitDL, ResidentDL
 from digitfast.errors import BadData, BadSetting
 
@@ -45,74 +40,8 @@ from digitfast.errors import BadData, BadSetting
 RESIDENT_BYTES = 2 * 2**30
 
 
-class DigitDataLoaders(ImageDataLoaders):
-    "fastai's `ImageDataLoaders`, whose `test_dl` and `Learner.predict` take pictures in any form."
-    holdout = 0.0  # part of the training images that validates
-    validated_on = ""  # what the images that validate are called
-
-    @classmethod
-    def from_dblock(cls, dblock, source, **kwargs):
-        "Do as fastai does, with files sorted by name, however the file system lists them."
-        if dblock.get_items:
-            dblock.get_items = partial(_in_order, dblock.get_items)
-        dblock.getters = [item_label if getter is parent_label else getter
-                          for getter in dblock.getters]  # also knows images in memory
-        dls = super().from_dblock(dblock, source, **kwargs)
-        for items in _item_lists(dls):
-            items.splits = [range(len(items))]  # fastai keeps all splits' indices in each split
-        return dls
-
-    def add_tfms(self, tfms, event, dl_idx=None):
-        "Do as fastai does. Raises: `BadSetting` for a `Normalize` with colour statistics."
-        if event == "after_batch":
-            _check_channels([*self[0].after_batch.fs, *listify(tfms)])
-        return super().add_tfms(tfms, event, dl_idx)
-
-    def test_dl(
-        self,
-        test_items,  # one picture, a list of them (paths, PIL images, arrays), or a folder
-        rm_type_tfms=None,  # as in fastai
-        with_labels: bool = False,  # whether a file's folder is its label
-        **kwargs,  # of the `DataLoader`: bs, num_workers
-    ):
-        "Return a `DataLoader` of unseen pictures, in the given order or by name in a folder."
-        if isinstance(test_items, (str, Path)) and Path(test_items).is_dir():
-            test_items = sorted(get_image_files(test_items))
-        elif (isinstance(test_items, (str, Path, bytes, Image.Image))
-              or _is_one_picture(test_items)):
-            test_items = [test_items]
-        items = [_as_item(picture) for picture in test_items]
-        return super().test_dl(items, rm_type_tfms=rm_type_tfms, with_labels=with_labels, **kwargs)
-
-    def new_empty(self):
-        "Do as fastai does, but forget the folder and the system of the digits, for an export."
-        empty = super().new_empty()
-        empty.path = Path()
-        for items in _item_lists(empty):
-            items.types = [Path if isinstance(kind, type) and issubclass(kind, Path) else kind
-                           for kind in items.types]
-            for tfm in items.tfms.fs:
-                for name in ("encodes", "decodes"):  # these cache the types that they have met
-                    getattr(getattr(tfm, name, None), "clear_cache", noop)()
-        return empty
-
-    def __getstate__(self):
-        return {**vars(self), "path": str(self.path)}  # a pickled Path opens on one system only
-
-    def __setstate__(self, state: dict):
-        vars(self).update(state, path=Path(state["path"]))
-
-    def checksum(self) -> str | None:
-        "Return the SHA-256 of the names and pixels of both splits; None if they are not in memory."
-        if not all(isinstance(dl, ResidentDL) for dl in self.loaders):
-            return None
-        names = [[item_name(item, self.path) for item in dl.dataset.items] for dl in self.loaders]
-        pixels = [dl.pixels for dl in self.loaders]
-        return pixels_checksum(*zip(names, pixels, strict=True))
-
-
 def digit_dls(
-    source: Any,  # name, folder, file, (images, labels), data set: see below
+    source: Any,  # name, folder, file, (images, labels), data set, … (see `open_digits`)
     bs: int = 128,  # batch size, over all processes
     holdout: float = 0.0,  # part of the training images to validate on, 0 to below 1; 0: test split
     seed: int | None = None,  # chooses held-out images (None: 42); if given, seeds all that follows
@@ -124,19 +53,7 @@ def digit_dls(
     device: str | torch.device | None = None,  # where batches go; None: the GPU if there is one
     resident: bool | None = None,  # keep images in memory, on the device; None: if they fit
 ) -> DigitDataLoaders:
-    """Return fastai `DataLoaders` of digits in any form.
-
-    `source` is one of:
-
-    - what `digits_path` takes: "mnist", a fastai name, a URL, an archive, or a folder with two
-      splits, training/ and testing/ or train/ and val/, that have one folder per class;
-    - a folder of class folders without splits;
-    - the name of a data set: "mnist-sample", "mnist-tiny", "fashion", "kmnist", "qmnist",
-      "emnist-digits", "emnist-letters", "emnist-balanced", "usps" or "svhn";
-    - Kaggle's train.csv, IDX files, or Keras' .npz, or a folder that holds them;
-    - `(images, labels)` or `(images, labels, valid_images, valid_labels)`: arrays, tensors or lists
-      of bytes 0..255 or floats 0..1, `[n, h, w]`, `[n, h * w]`, `[n, c, h, w]` or `[n, h, w, c]`;
-    - a data set of torchvision or Hugging Face, or two of them.
+    """Return fastai `DataLoaders` of digits in any form: all that `open_digits` takes.
 
     `dls.valid` is the test split; with `holdout` it is that part of the *training* images, and no
     image of the test split is read. Where there is no split, `holdout` is 0.1 unless it is given.
@@ -156,7 +73,7 @@ def digit_dls(
     """
     _check_ranges(bs, holdout, size)
     device = named_device(device)
-    _check_channels(listify(batch_tfms))
+    check_channels(listify(batch_tfms))
     bs = int(bs)  # torch does not take numpy's integers
     seed = seed if seed is None else int(seed)
     digits = open_digits(source)
@@ -251,16 +168,6 @@ def _check_images(dls: DataLoaders, bs: int, holdout: float) -> None:
                          f"{', '.join(sorted(missing))}; use a smaller part, or add images")
 
 
-def _item_lists(dls: DataLoaders) -> list[TfmdLists]:
-    "Return the lists of images and of labels of both splits."
-    return [items for dl in dls.loaders for items in dl.dataset.tls]
-
-
-def _in_order(get_items: Callable[[Path], list[Path]], source: Path) -> list[Path]:
-    "Return the files that `get_items` lists, sorted by name."
-    return sorted(get_items(source), key=Path.as_posix)
-
-
 @contextmanager
 def _keep_generators() -> Iterator[None]:
     "Restore the random generators of Python and torch afterwards: fastai's loaders draw from them."
@@ -270,18 +177,6 @@ def _keep_generators() -> Iterator[None]:
             yield
     finally:
         random.setstate(state)
-
-
-def _check_channels(tfms: list) -> None:
-    "Raise `BadSetting` for colour statistics, which would silently make three channels of one."
-    for tfm in tfms:
-        if not type(tfm).__module__.startswith(("fastai.", "digitfast.")):
-            return  # a user's transform may make three channels
-        if isinstance(tfm, Normalize) and tfm.mean is not None and tfm.mean.shape[1] != 1:
-            raise BadSetting(
-                f"Normalize has statistics for {tfm.mean.shape[1]} channels, but these images are "
-                "grey; use vision_learner(dls, arch, n_in=1) for a pretrained network, or "
-                "Normalize.from_stats([0.1307], [0.3081]) for MNIST's statistics")
 
 
 def _validation_batch(bs: int, size: int, device: torch.device) -> int:
@@ -335,49 +230,3 @@ def _fitted(images: list[np.ndarray], size: int) -> np.ndarray:
     return np.stack([np.asarray(fit_square(Image.fromarray(image), size)) for image in images])
 
 
-def _as_item(picture) -> Path | PILDigit:
-    "Return a path as a `Path`, and a picture in any other form as a `PILDigit`."
-    if isinstance(picture, str):
-        return Path(picture)
-    return picture if isinstance(picture, (Path, PILDigit)) else PILDigit.create(picture)
-
-
-def _is_one_picture(items) -> bool:
-    "Return whether an array or tensor is one picture, `[h, w]` or `[h, w, channels]`, not several."
-    shape = getattr(items, "shape", ())
-    return len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))
-
-
-def held_out_images(
-    source: Any,  # as for `digit_dls`
-    holdout: float = 0.0,  # these settings choose the images
-    seed: int = 42,
-) -> LabelledImages:
-    "Return the images that `digit_dls` holds out of a source."
-    dls = digit_dls(source, bs=1, holdout=holdout, seed=seed, device="cpu", resident=True)
-    return LabelledImages(pixels=dls.valid.pixels.numpy(), labels=dls.valid.labels.numpy(),
-                          vocab=list(dls.vocab), n_training=0, name=f"{source}, {HELD_OUT}",
-                          validated_on=HELD_OUT)
-
-
-def source_facts(
-    source: str | Path = "mnist",  # as for `digit_dls`
-) -> dict:  # path, counts {split: {class: n}}, bytes, sha256 of names and pixels
-    "Return where the digits of `source` are, their number by class, their size and checksum."
-    digits = open_digits(source)
-    if isinstance(digits, LabelledImages):
-        names = digits.image_names()
-        pixels = torch.from_numpy(digits.pixels)
-        n = digits.n_training
-        parts = [(names[:n], pixels[:n]), (names[n:], pixels[n:])]
-        return {"path": digits.name, "counts": digits.counts(), "bytes": digits.pixels.nbytes,
-                "sha256": pixels_checksum(*(part for part in parts if part[0]))}
-    splits = {split: digits / split for split in folder_splits(digits)} or {"": digits}
-    files = [_in_order(get_image_files, folder) for folder in splits.values()]
-    pixels = load_pixels([file for part in files for file in part], digits)
-    names = [[file.relative_to(digits).as_posix() for file in part] for part in files]
-    return {"path": digits,
-            "counts": {split: class_counts(folder) for split, folder in splits.items()},
-            "bytes": sum(file.stat().st_size for part in files for file in part),
-            "sha256": pixels_checksum(*zip(names, pixels.split(list(map(len, files))),
-                                           strict=True))}

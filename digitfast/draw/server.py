@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,31 +100,12 @@ def draw_app(
     async def network(request: Request) -> Response:
         return JSONResponse(_facts(predictor, kept))
 
-    async def keep(request: Request) -> Response:
-        if request.method == "DELETE":
-            file = kept.take_back()
-            return JSONResponse({"file": None if file is None else str(file),
-                                 "left": len(kept.files)})
-        picture = await _body(request)
-        if picture is None:
-            return _problem(413, "the picture is too large to be kept")
-        try:
-            left, top, right, bottom = map(int, request.query_params.get("box", "").split(","))
-            label = request.query_params.get("label", "")
-            file = kept.keep(picture, label, (left, top, right, bottom))
-        except DigitError as e:
-            return _problem(400, str(e))
-        except ValueError:
-            return _problem(400, "box must be left,top,right,bottom in pixels")
-        except OSError as e:
-            return _problem(500, f"the drawing could not be kept: {e}")
-        return JSONResponse({"file": str(file)})
-
     routes = [*(Route(path, _file(*file)) for path, file in FILES.items()),
               Route("/network", network),
               Route("/read", read, methods=["POST"])]
     if kept:
-        routes.append(Route("/keep", keep, methods=["POST", "DELETE"]))
+        routes += [Route("/keep", partial(_keep, kept), methods=["POST"]),
+                   Route("/keep", partial(_take_back, kept), methods=["DELETE"])]
     trusted_host = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"],
                               www_redirect=False)
     return Starlette(routes=routes, middleware=[Middleware(_OwnPage), trusted_host])
@@ -192,6 +174,29 @@ def _mark(digit: Digit) -> dict[str, Any]:
     return {**described(digit), "answer": digit.answer, "no_digit": digit.no_digit,
             "probabilities": list(digit.probabilities.values()),
             "pixels": base64.b64encode(digit.image.tobytes()).decode()}
+
+
+async def _keep(kept: KeptDrawings, request: Request) -> Response:
+    "Keep the digit in a `box` of the picture that was sent, under its `label`."
+    picture = await _body(request)
+    if picture is None:
+        return _problem(413, "the picture is too large to be kept")
+    try:
+        left, top, right, bottom = map(int, request.query_params.get("box", "").split(","))
+        label = request.query_params.get("label", "")
+        file = kept.keep(picture, label, (left, top, right, bottom))
+    except DigitError as e:
+        return _problem(400, str(e))
+    except ValueError:
+        return _problem(400, "box must be left,top,right,bottom in pixels")
+    except OSError as e:
+        return _problem(500, f"the drawing could not be kept: {e}")
+    return JSONResponse({"file": str(file)})
+
+
+async def _take_back(kept: KeptDrawings, request: Request) -> Response:
+    file = kept.take_back()
+    return JSONResponse({"file": None if file is None else str(file), "left": len(kept.files)})
 
 
 def _facts(predictor: Predictor, kept: KeptDrawings | None) -> dict[str, Any]:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from digitfast.data.dataloaders import DigitDataLoaders
 from digitfast.data.devices import named_device
 from digitfast.data.images import item_name
-from digitfast.data.loaders import DigitDataLoaders, digit_dls
+from digitfast.data.loaders import digit_dls
 from digitfast.data.mnist_form import SIDE
 from digitfast.data.resident import ResidentDL
 from digitfast.errors import BadData

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from digitfast.data.facts import held_out_images
 from digitfast.data.forms import (
     evaluation_digits,
     in_parts,
@@ -14,7 +15,6 @@ from digitfast.data.forms import (
     validation_name,
 )
 from digitfast.data.labelled import LabelledImages, labelled_images
-from digitfast.data.loaders import held_out_images
 from digitfast.data.mnist_form import SIDE, is_in_mnist_form
 from digitfast.data.pictures import fit_square, read_grey, read_picture
 from digitfast.data.pixel_cache import load_pixels

@@ -77,9 +77,9 @@ def main() -> None:
     digits = [c for c in digits if not is_held_out(c.writer)]
     strangers = draw(digits, times=N_DRAWINGS)
     no_digits = draw([c for c in others if not is_held_out(c.writer)]) + drawn_non_digits(mnist)
-    print(f"{len(mnist.labels):,} images of MNIST; {len(digits):,} digits of UNIPEN in {N_DRAWINGS} "
-          f"drawings each; {len(no_digits.labels):,} images of what is no digit; held out: "
-          + ", ".join(f"{len(images.labels):,} {name}" for name, images in held_out.items()),
+    print(f"{len(mnist.labels):,} images of MNIST; {len(digits):,} digits of UNIPEN in "
+          f"{N_DRAWINGS} drawings each; {len(no_digits.labels):,} images of what is no digit; "
+          "held out:", ", ".join(f"{len(part.labels):,} {name}" for name, part in held_out.items()),
           flush=True)
     model = train(mnist, strangers, no_digits, held_out, epochs)
     save(model, held_out, out)
