@@ -20,6 +20,6 @@ def test_options_are_described_as_those_of_fit():
     options = {option.name: option.help for option in commands["fit"].params}
     shared = [option for option in commands["lr-find"].params
               if option.name in options and option.name != "help"]
-    assert len(shared) == 6
+    assert len(shared) == 7
     for option in shared:
         assert option.help == options[option.name], option.name

@@ -206,7 +206,7 @@ def test_the_weights_alone_are_no_network(run):
 
 
 @pytest.mark.parametrize("network, problem", [
-    (Net(hidden=20), r" is float32 \[16.*\] instead of float32 \[20"),
+    (Net(hidden=20), r" is float32 \[.*16.*\] instead of float32 \[.*20"),
     (nn.Linear(784, 10), "model.safetensors lacks the weights bias, weight"),
     (Net().double(), "is float32 .* instead of float64")], ids=["size", "names", "type"])
 def test_the_weights_do_not_fit_another_network(run, network, problem):
@@ -237,7 +237,7 @@ def test_exported_weights_are_those_of_the_run(run, images, tmp_path):
 def test_commands_take_the_run(run_cli, run, digits, images):
     code, out, err = run_cli("predict", run.path, digits / "testing/0/37.png")
     answer = open_predictor(run.path, network=Net()).chances(images[7:8]).max()
-    assert (code, err) == (0, "") and f"0, {answer:.2%}" in out
+    assert (code, err) == (0, "") and f"{answer:.2%}" in out
 
 
 def test_commands_that_need_the_code_say_so(run_cli, run, digits):

@@ -213,5 +213,5 @@ def test_an_empty_field_holds_no_number():
 
 @pytest.mark.parametrize("n", [0, -1])
 def test_a_number_has_a_digit(sheet, n):
-    with pytest.raises(BadSetting, match=f"digits must be 1 or more, not {n}$"):
+    with pytest.raises(BadSetting, match=f"n_digits must be a whole number of at least 1, not {n}$"):
         read_digits(sheet("8"), n_digits=n)

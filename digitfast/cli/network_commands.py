@@ -144,6 +144,8 @@ def predict(
     from digitfast.cli.networks import network_and_pictures
     from digitfast.reading.answer_files import check_csv, write_digits, write_submission
     from digitfast.reading.answers import predict_pictures
+    if to_csv and to_csv == submission:
+        raise BadSetting(f"--csv and --submission must be two files, not {to_csv} twice")
     writers = {to_csv: write_digits, submission: write_submission}
     for path in filter(None, writers):
         check_csv(path)

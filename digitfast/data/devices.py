@@ -12,8 +12,11 @@ def named_device(
         from fastai.torch_core import default_device  # imports all of fastai
         return default_device()
     try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, TypeError) as e:
+        found = torch.empty(0, device=device).device
+        if found.type == "meta":
+            raise RuntimeError("meta holds no values")
+        return found
+    except Exception as e:  # each kind of device has its own
         there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())),
                  *(["mps"] if torch.backends.mps.is_available() else [])]
         raise BadSetting(f"device={str(device)!r} is not on this machine; "

@@ -4,7 +4,6 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -74,14 +73,18 @@ def cut_region(
     image = read_grey(picture)
     allowed = (f"a region must be left,top,width,height within {image.width} × {image.height} "
                "pixels, or parts of them such as 0.5,0,0.5,0.25")
-    if len(region) != 4 or not all(isinstance(side, Real) for side in region):
+    try:
+        sides = [float(side) for side in region]
+    except (TypeError, ValueError):
+        sides = []
+    if len(sides) != 4 or not all(map(math.isfinite, sides)):
         raise BadSetting(f"{allowed}; not {region!r}")
-    sides = image.size * 2 if max(region) <= 1 else (1, 1, 1, 1)
-    left, top, width, height = (round(part * side)
-                                for part, side in zip(region, sides, strict=True))
-    right, bottom = left + width, top + height
+    across, down = image.size if max(sides) <= 1 else (1, 1)
+    left, top, width, height = sides
+    left, right = round(left * across), round((left + width) * across)
+    top, bottom = round(top * down), round((top + height) * down)
     if not (0 <= left < right <= image.width and 0 <= top < bottom <= image.height):
-        raise BadSetting(f"{allowed}; not {','.join(f'{side:g}' for side in region)}")
+        raise BadSetting(f"{allowed}; not {','.join(f'{side:g}' for side in sides)}")
     return image.crop((left, top, right, bottom)), (left, top)
 
 

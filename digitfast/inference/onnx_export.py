@@ -46,7 +46,11 @@ def export_onnx(
     check_plain(predictor, path)
     import torch
     example = torch.zeros(2, 1, predictor.size, predictor.size)
-    model = in_onnx(predictor.network.model, example, (IMAGES, LOGITS), {0: "n"})
+    try:
+        model = in_onnx(predictor.network.model, example, (IMAGES, LOGITS), {0: "n"})
+    except Exception as e:  # of torch's exporter, or of the user's code
+        reason = str(e).strip().partition("\n")[0]
+        raise BadSetting(f"{path}: torch cannot export this network as .onnx ({reason})") from e
     if int8:
         model = _quantize(model, images[:500])  # enough for the scales
     header = json.dumps(header_of(predictor))

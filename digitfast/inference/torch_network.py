@@ -35,9 +35,10 @@ class TorchNetwork:
         "Return the logits."
         with torch.inference_mode():
             weight = next(self.model.parameters(), None)
-            x = torch.from_numpy(images).to("cpu" if weight is None else weight.device)
+            x = torch.from_numpy(images)
             if self.before:
                 x = torch.as_subclass(self.before(x), torch.Tensor)
+            x = x.to("cpu" if weight is None else weight.device)
             return self.model(x).float().cpu().numpy()
 
 
@@ -62,6 +63,7 @@ def rebuild_network(
         raise BadData(f"{path} holds a network that cannot be built: "
                       f"{arch} for images of {size} pixels ({e})") from e
     expected = model.state_dict()
+    arch = type(arch).__name__ if isinstance(arch, nn.Module) else arch
     for problem, names in (("lacks the weights", expected.keys() - weights.keys()),
                            ("has unknown weights", weights.keys() - expected.keys())):
         if names:

@@ -32,24 +32,41 @@ ODDS_AMONG_DIGITS = 3.0  # × the odds that a mark is a digit, where most of its
 def read_line(
     parts: Sequence[Piece],  # from left to right
     predictor: Predictor,
-    n_digits: int | None = None,  # how many there are; None: that is not known
 ) -> list[Digit]:
     """Return the digits of a line: a Viterbi search over the runs of parts that may be one digit.
 
-    A mark that is high enough to be a digit and is more likely none is among them, unsure, unless
-    the number of digits is known. Where most are sure, the line is searched again with better odds
-    for the others.
+    A mark that is high enough to be a digit and is more likely none is among them, unsure. Where
+    most are sure, the line is searched again with better odds for the others.
     """
+    return _searched(parts, predictor)[1]
+
+
+def read_field(
+    lines: Sequence[Sequence[Piece]],
+    predictor: Predictor,
+    n_digits: int,  # of the one number
+) -> list[Digit]:
+    "Return the digits of the line that most likely has so many, or as many as can be."
+    found = [_searched(parts, predictor, n_digits) for parts in lines]
+    return max(found, key=lambda line: (len(line[1]), line[0]), default=(0.0, []))[1]
+
+
+def _searched(
+    parts: Sequence[Piece],
+    predictor: Predictor,
+    n_digits: int | None = None,  # how many there are; None: that is not known
+) -> tuple[float, list[Digit]]:  # log-probability of the line, its digits
+
     runs = candidates(parts)
     joined = [join(parts[start:stop]) for start, stop in runs]
     images = np.stack([network_form(piece.ink, predictor) for piece in joined])
     chances = predictor.chances(images)
-    marks = _likeliest(parts, runs, joined, chances, predictor.vocab, n_digits)
+    score, marks = _likeliest(parts, runs, joined, chances, predictor.vocab, n_digits)
     sure = [i for i in marks if chances[i][:-1].max() >= predictor.threshold]
     if len(marks) > len(sure) >= len(marks) / 2:
         chances = _among_digits(chances)
-        marks = _likeliest(parts, runs, joined, chances, predictor.vocab, n_digits)
-    return [digit_of(joined[i], images[i], chances[i], predictor) for i in marks]
+        score, marks = _likeliest(parts, runs, joined, chances, predictor.vocab, n_digits)
+    return score, [digit_of(joined[i], images[i], chances[i], predictor) for i in marks]
 
 
 def _among_digits(chances: np.ndarray) -> np.ndarray:
@@ -65,8 +82,8 @@ def _likeliest(
     chances: np.ndarray,  # float `[runs, classes + 1]`, "no digit" last
     vocab: Sequence[str],
     n_digits: int | None,
-) -> list[int]:
-    """Return the runs, by number, that are digits, or high enough to be one.
+) -> tuple[float, list[int]]:
+    """Return a score and the runs, by number, that are digits, or high enough to be one.
 
     If it is known how many there are, return so many that are digits, or as many as can be.
     """
@@ -97,13 +114,14 @@ def _likeliest(
         best.append({n: max(of_n) for n, of_n in ways.items()})
     marks = []
     at, n = len(parts), max(best[-1])
+    score = best[at][n][0]
     while at:
         _, i, is_digit = best[at][n]
         if is_digit or (n_digits is None and joined[i].height > 0.5 * height):
             marks.append(i)
         n -= is_digit and n_digits is not None
         at = runs[i][0]
-    return marks[::-1]
+    return score, marks[::-1]
 
 
 def _scores(

@@ -3,6 +3,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import compress
+from numbers import Integral
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from digitfast.errors import BadSetting
 from digitfast.inference.predictor import Predictor, check_predictor
 from digitfast.reading.cuts import cut_touching
 from digitfast.reading.ink import SMALL, Ink, even_ink, find_inks
-from digitfast.reading.line_search import digit_of, network_form, read_line
+from digitfast.reading.line_search import digit_of, network_form, read_field, read_line
 from digitfast.reading.lines import may_be_one, text_lines
 from digitfast.reading.pieces import MOST_PIECES, Piece, find_pieces, join
 from digitfast.reading.result import Digit, Reading
@@ -31,8 +32,8 @@ def read_digits(
     Raises: `BadImage`, which names the file; `BadSetting`.
     """
     predictor = _checked(predictor)
-    if n_digits is not None and n_digits < 1:
-        raise BadSetting(f"digits must be 1 or more, not {n_digits}")
+    if n_digits is not None and not (isinstance(n_digits, Integral) and n_digits >= 1):
+        raise BadSetting(f"n_digits must be a whole number of at least 1, not {n_digits!r}")
     corner = (0, 0)
     if region is not None:
         picture, corner = cut_region(picture, region)
@@ -178,20 +179,17 @@ def _read(
 ) -> Reading:
     "Return what is written in some ink."
     lines = _mended(text_lines(find_pieces(found.density)), predictor)
-    lines = [read_line(line, predictor, n_digits) for line in (_with_cuts(lines) if cut else lines)]
+    parts = list(_with_cuts(lines) if cut else lines)
     if n_digits is None:
+        lines = [read_line(line, predictor) for line in parts]
         lines = _without_lone_bars(_without_texture(lines))
     else:
-        lines = sorted(lines, key=_likelihood)[-1:]
+        field = read_field(parts, predictor, n_digits)
+        lines = [field] if field else []
     lines = [[_in_picture(digit, scale) for digit in line] for line in lines]
     size = [side / scale for side in grey.shape[::-1]]
     most_prominent = _most_prominent([digit for line in lines for digit in line], size)
     return Reading(lines, found, grey, most_prominent)
-
-
-def _likelihood(line: Sequence[Digit]) -> float:
-    "Return how likely it is that a line is all digits; more digits are more."
-    return sum(digit.probability - digit.no_digit for digit in line)
 
 
 def _without_texture(

@@ -7,8 +7,8 @@ import numpy as np
 from digitfast.data.pictures import fit_square, read_grey
 from digitfast.errors import BadSetting
 from digitfast.files import whole_file
-from digitfast.inference.predictor import MODEL, SUFFIXES, Predictor
-from digitfast.runs.folders import LEARNER, find_run
+from digitfast.inference.predictor import MODEL, OWN_MODEL, SUFFIXES, Predictor
+from digitfast.runs.folders import LEARNER, Run, find_run
 
 
 def export_run(
@@ -35,11 +35,23 @@ def export_run(
     if to.suffix == ".onnx":
         from digitfast.inference.onnx_export import TRIED, export_onnx
         predictor = run.predictor()
+        if not hasattr(predictor.network, "model"):
+            return _copy_own(run, to, int8)
         return export_onnx(predictor, to, _training_images(predictor, TRIED), int8)
     if to.suffix != ".pkl":
         run.predictor()  # raises if the network is damaged
     with whole_file(to) as part:
         shutil.copyfile(run.path / (LEARNER if to.suffix == ".pkl" else MODEL), part)
+    return to
+
+
+def _copy_own(run: Run, to: Path, int8: bool) -> Path:
+    "Write the .onnx that a run of a network of one's own holds."
+    if int8:
+        raise BadSetting(f"{run.path.name} is a network of one's own, whose .onnx is in float32; "
+                         "leave out int8")
+    with whole_file(to) as part:
+        shutil.copyfile(run.path / OWN_MODEL, part)
     return to
 
 

@@ -38,7 +38,7 @@ class Run:
 
     def predictor(self) -> Predictor:
         "Return the trained network as a `Predictor`; no code in a file is run."
-        return open_predictor(self.path / MODEL)
+        return open_predictor(self.path)
 
     def learner(
         self,

@@ -10,6 +10,7 @@ import torch
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastcore.basics import listify
+from torch import nn
 
 from digitfast.data.augment import RandomAffine, RandomPen
 from digitfast.data.devices import named_device
@@ -19,6 +20,7 @@ from digitfast.data.resident import ResidentDL
 from digitfast.errors import BadSetting
 from digitfast.inference.header import MOST_CLASSES
 from digitfast.inference.predictor import check_plain, predictor_of
+from digitfast.models.architectures import is_named
 from digitfast.registry import DATA_SETS, log_callback, optimizer
 from digitfast.runs.digits import open_start, run_digits
 from digitfast.runs.folders import HISTORY
@@ -40,8 +42,24 @@ class Own:
 
     @property
     def name(self) -> str:
-        "Return what the network is called."
+        "The name of the network's class."
         return "" if self.network is None else type(self.network).__name__
+
+    def check(self) -> None:
+        "Raise `BadSetting` for a network that a run folder cannot hold."
+        if self.network is None:
+            return
+        if not isinstance(self.network, nn.Module):
+            raise BadSetting("arch must be the name of an architecture or a torch module, not "
+                             f"{self.network!r}")
+        if is_named(self.name) or not self.name.isascii():
+            raise BadSetting(f"the network's class is called {self.name}; give it another name, of "
+                             "ASCII letters, that no architecture has")
+        weights = [weight.data_ptr() for weight in self.network.state_dict().values()
+                   if weight.numel()]
+        if len(set(weights)) < len(weights):
+            raise BadSetting(f"{self.name} uses some weights in two places, which a run folder "
+                             "cannot hold; train it with train_learner(digit_learner(dls, arch))")
 
 
 @first_process_first
@@ -54,6 +72,7 @@ def prepare(
 
     Raises: any `DigitError`; nothing has been written.
     """
+    own.check()
     device = named_device(recipe.device)
     opt_func, moms = _choose_optimizer(recipe.opt, recipe.mom)
     if recipe.log:

@@ -12,6 +12,7 @@ from fastcore.meta import delegates
 from torch import nn
 
 from digitfast.errors import BadData, BadSetting, Diverged
+from digitfast.models.architectures import is_named
 from digitfast.registry import log_callback
 from digitfast.runs.checkpoints import checkpointed
 from digitfast.runs.folders import (
@@ -65,6 +66,7 @@ def train_run(
     """
     start = time.perf_counter()
     own = Own(network=None if isinstance(arch, str) else arch, cbs=cbs, batch_tfms=batch_tfms)
+    own.check()
     recipe = Recipe(source=source, arch=own.name or arch, **kwargs)
     check_shares(recipe.bs)
     with joined():
@@ -105,6 +107,11 @@ def resume_run(
             settings = on_first_process(read_settings)(path=folder / FILE)
             recipe = Recipe(**{**settings, "name": folder.name})
             own = Own(network=arch, cbs=cbs, batch_tfms=batch_tfms)
+            if own.name not in ("", recipe.arch):
+                raise BadSetting(f"{folder} trains {recipe.arch}, not {own.name}")
+            if not (own.name or is_named(recipe.arch)):
+                raise BadSetting(f"{folder} trains a network of one's own; resume it with "
+                                 f"resume_run({str(folder)!r}, arch={recipe.arch}(…))")
             learn, cbs, recipe = prepare(recipe, own, fetch=False)
             run = _train(folder, recipe, learn, cbs, start)
         _remove_checkpoints(folder)
@@ -151,7 +158,9 @@ def _train(folder: Path, recipe: Recipe, learn: Learner, cbs: list, start: float
     except BaseException as e:
         needs_change = isinstance(e, (BadSetting, Diverged))  # resuming would fail again
         if is_unfinished(folder) and not needs_change:
-            e.add_note(f"resume with: {launched(f'fit --resume {folder}')}")
+            command = (launched(f"fit --resume {folder}") if is_named(recipe.arch)
+                       else f"resume_run({str(folder)!r}, arch={recipe.arch}(…))")
+            e.add_note(f"resume with: {command}")
         raise
 
 
