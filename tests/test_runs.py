@@ -154,7 +154,7 @@ def test_an_unfinished_run_is_not_taken_for_whole(quick, monkeypatch, tmp_path):
     def fails(*args):
         raise RuntimeError("disk full")
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "save_learner", fails)
+        patch.setattr("digitfast.runs.results.save_learner", fails)
         with pytest.raises(RuntimeError) as e:
             train_run(**quick)
     assert e.value.__notes__ == ["resume with: digitfast fit --resume runs/simple"]
@@ -295,14 +295,12 @@ def test_non_digits_need_digits(quick):
 
 @pytest.mark.parametrize("error", [OSError("Directory not empty"), KeyboardInterrupt()],
                          ids=["OSError", "Ctrl-C"])
-@pytest.mark.parametrize("at", ["_remove_checkpoints", "Run"])
+@pytest.mark.parametrize("at", ["run._remove_checkpoints", "results.Run"])
 def test_nothing_that_was_finished_is_removed(quick, tmp_path, monkeypatch, error, at):
     "Once the summary is written, no error removes the run."
-    from digitfast.runs import run as runs
-
     def fails(*args):
         raise error
-    monkeypatch.setattr(runs, at, fails)
+    monkeypatch.setattr(f"digitfast.runs.{at}", fails)
     with pytest.raises(type(error)):
         train_run(**quick)
     monkeypatch.undo()

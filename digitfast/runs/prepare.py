@@ -1,5 +1,6 @@
 """Everything that a training needs, from its recipe, before there is a run folder."""
 import inspect
+import math
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -109,7 +110,7 @@ def prepare(
         check_plain(predictor_of(learn), "a run")  # raises before there is a folder
     choose_precision(recipe.precision, learn.model, dls.device)  # raises before there is a folder
     if recipe.non_digits:
-        cbs.append(NonDigits(_draw_non_digits(dls, recipe.seed), recipe.non_digits))
+        cbs.append(NonDigits(_draw_non_digits(dls, recipe), recipe.non_digits))
     return learn, cbs, recipe
 
 
@@ -123,8 +124,8 @@ def _choose_optimizer(opt: str, mom: float | None) -> tuple:
     return partial(opt_func, mom=mom), {"moms": (mom, mom, mom)}
 
 
-def _draw_non_digits(dls: DataLoaders, seed: int) -> torch.Tensor:
-    """Return as many non-digits as there are training images, in their form.
+def _draw_non_digits(dls: DataLoaders, recipe: Recipe) -> torch.Tensor:
+    """Return the non-digits of all epochs, at most as many as there are training images.
 
     Raises: `BadSetting` unless these are the ten digits, of `SIDE` pixels and in memory.
     """
@@ -134,5 +135,6 @@ def _draw_non_digits(dls: DataLoaders, seed: int) -> torch.Tensor:
                          f"memory; the classes are {', '.join(dls.vocab)}")
     images = dls.train.pixels.cpu().numpy()
     labels = dls.train.labels.cpu().numpy()
-    drawn = non_digit_images(len(images), images, labels, np.random.default_rng(seed))
+    n = math.ceil(len(images) * min(1, recipe.non_digits * recipe.epochs))
+    drawn = non_digit_images(n, images, labels, np.random.default_rng(recipe.seed))
     return torch.from_numpy(drawn)

@@ -59,7 +59,7 @@ class Recipe:
     bs: int = _setting(128, "Batch size, over all processes.")
     lr: float | None = _setting(None, (
         "Learning rate, above 0; with one_cycle the highest one. The number of processes does not "
-        "change it. Default: 0.015, with --from 0.002."))
+        "change it. Default: 0.015; 0.002 with --from; 0.0002 with --replay."))
     opt: str = _setting("adam", f"Optimiser: {', '.join(OPTIMIZERS)}.")
     schedule: str = _setting(
         "one_cycle", f"Learning rate over time: {' or '.join(SCHEDULES)}.")
@@ -118,7 +118,8 @@ class Recipe:
         if self.freeze_epochs is not None and self.freeze_epochs < 0:
             raise BadSetting(f"freeze_epochs must be 0 or more, not {self.freeze_epochs}")
         if self.lr is None:
-            object.__setattr__(self, "lr", 0.002 if self.start else 0.015)
+            object.__setattr__(self, "lr",
+                               0.0002 if self.replay else 0.002 if self.start else 0.015)
         if self.augment is None:
             object.__setattr__(self, "augment", 0.5 if self.replay else 0.0)
         if not 0 <= self.non_digits <= 1:

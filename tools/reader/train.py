@@ -36,7 +36,7 @@ from digitfast.synthetic.non_digits import non_digits
 
 SEED = 42
 NO_DIGIT = 10  # label of what is no digit
-N_DRAWINGS = 10  # of each of the strangers' digits
+N_DRAWINGS = 6  # of each of the strangers' digits
 LOOK_ALIKES = frozenset("OolIiSsZzqgbB")  # letters that many people write like a digit
 UPRIGHT_SIGNS = frozenset("()[]{}|/\\!'`,;$")  # signs that could be a 1, or an 8
 WRONG_LABELS = Path(__file__).with_name("wrong_labels.txt")
