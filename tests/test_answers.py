@@ -88,8 +88,8 @@ def test_the_name_of_a_run_comes_before_the_pictures(run_cli, digits, pictures):
 def test_other_files_of_a_folder_are_named_and_those_that_no_person_sees_are_not(pictures):
     for name in (".DS_Store", "Thumbs.db", "._a.png"):
         (pictures / name).write_text("left by an operating system")
-    (pictures / "form.pdf").write_text("a form")
-    warning = "my pictures holds 2 other files, which are left out: form.pdf, notes.txt$"
+    (pictures / "form.docx").write_text("a form")
+    warning = "my pictures holds 2 other files, which are left out: form.docx, notes.txt$"
     with pytest.warns(UserWarning, match=warning):
         answers = predict_pictures([pictures])
     assert [a["file"].split("/")[-1] for a in answers] == ["a.png", "b.png", "c.png"]

@@ -11,7 +11,7 @@ COMMANDS = ["fit", "lr-find", "evaluate", "report", "predict", "read", "draw", "
     (["fit", "--opt", "adma"], 1, "Did you mean adam"),
     (["fit", "--run", "article"], 1, "article-pytorch"),
     (["fit", "--epochs", "0"], 1, "epochs must be"),
-    (["fit", "--source", "nowhere"], 1, "Allowed: 'mnist'"),
+    (["fit", "--source", "nowhere"], 1, "Allowed: mnist, "),
     (["fit", "--settings", "absent.ini"], 1, "absent.ini"),
     (["fit", "--epochs", "two"], 2, "'--epochs': Input should be a valid integer"),
     (["fit", "--epoch", "2"], 2, "No such option: --epoch"),

@@ -275,5 +275,5 @@ def test_ctrl_c_while_a_picture_is_read(tmp_path):
 def test_facts_of_another_network():
     network = Predictor.packed()
     other = Predictor(network.network, network.vocab, arch="digitnet")
-    assert draw_module._facts(other) | {"max_bytes": 0} == {
-        "vocab": network.vocab, "name": "digitnet", "max_bytes": 0}
+    assert draw_module._facts(other, None) | {"max_bytes": 0} == {
+        "vocab": network.vocab, "name": "digitnet", "max_bytes": 0, "keep": None}

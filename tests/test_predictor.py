@@ -274,7 +274,7 @@ def test_predictor_of_a_learner(trained, digits):
     assert full.arch == "simple"
     assert full.facts == {key: summary[key] for key in ("settings", "accuracy", "calibration")}
     assert (full.form, full.source) == ("as it comes", "mnist")
-    assert predictor_of(trained, {"settings": {"source": "mnist"}}).form == "mnist"
+    assert predictor_of(trained, {"form": "mnist"}).form == "mnist"
 
 
 def test_predictor_of_a_learner_of_plain_fastai(digits):

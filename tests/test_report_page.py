@@ -267,7 +267,7 @@ def test_changed_images_and_another_accuracy_are_said(evidence):
 
 def test_where_it_is_written(run, tmp_path, monkeypatch, evidence):
     from digitfast.report import page as module
-    monkeypatch.setattr(module, "gather_evidence", lambda run: evidence)
+    monkeypatch.setattr(module, "gather_evidence", lambda run, device: evidence)
     assert write_report(run.path.name, runs=run.path.parent) == run.path / "report.html"
     assert (run.path / "report.html").read_text().startswith("<!doctype html>")
     write_report(run)  # the one that is there is replaced

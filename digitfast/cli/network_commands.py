@@ -234,14 +234,16 @@ def export(
     file = export_run(run, to, runs, int8)
     print(file)
     if int8:
+        from digitfast.data.folders import split_name
         from digitfast.evaluation.evaluate import evaluate_pictures
         from digitfast.inference.predictor import open_predictor
         from digitfast.runs.digits import validation_digits
         networks = {"float32": find_run(run, runs).predictor(), "int8": open_predictor(file)}
         digits = validation_digits(networks["float32"])
+        split = split_name(digits.name) if isinstance(digits, Path) else digits.validated_on
         for name, predictor in networks.items():
             evidence = evaluate_pictures(predictor, digits, as_is=True)
-            print(f"{name:8} accuracy {evidence.accuracy:.2%} on {evidence.n:,} images of {digits}")
+            print(f"{name:8} accuracy {evidence.accuracy:.2%} on {evidence.n:,} {split}")
 
 
 def _numbers(region: str) -> list[float]:

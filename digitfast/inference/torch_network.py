@@ -57,8 +57,8 @@ def rebuild_network(
     try:
         model = arch if isinstance(arch, nn.Module) else _build_on_meta(arch, n_out, size)
     except UnknownName as e:
-        raise BadData(f"{path} holds weights of a network of one's own, {arch}, without its code; "
-                      "open the .onnx of its run, or: open_predictor(path, network=…)") from e
+        raise BadData(f"{path} holds a network that cannot be built ({e}) If it is one of your "
+                      "own, open the .onnx of its run, or: open_predictor(path, network=…)") from e
     except (DigitError, AssertionError, RuntimeError, StopIteration, TypeError, ValueError) as e:
         raise BadData(f"{path} holds a network that cannot be built: "
                       f"{arch} for images of {size} pixels ({e})") from e

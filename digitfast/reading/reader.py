@@ -2,6 +2,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import compress
 from numbers import Integral
 
@@ -44,12 +45,13 @@ def read_digits(
 
 def _moved(reading: Reading, corner: tuple[int, int]) -> Reading:
     "Return the reading of a region in pixels of its whole picture."
+    x, y = corner
+
+    @cache  # `digit` is one of those in `lines`
     def moved(mark):
         left, top, right, bottom = mark.box
-        x, y = corner
         return replace(mark, box=(left + x, top + y, right + x, bottom + y))
-    digit = reading.digit
-    return replace(reading, digit=digit if digit is None else moved(digit),
+    return replace(reading, digit=reading.digit and moved(reading.digit),
                    lines=[list(map(moved, line)) for line in reading.lines],
                    signs=[list(map(moved, line)) for line in reading.signs])
 

@@ -78,17 +78,7 @@ def prepare(
     opt_func, moms = _choose_optimizer(recipe.opt, recipe.mom)
     if recipe.log:
         log_callback(recipe.log)  # raises if its package is missing, before images are read
-    batch_tfms = []
-    if recipe.augment:
-        batch_tfms.append(RandomAffine(recipe.augment))
-    if recipe.pen:
-        batch_tfms.append(RandomPen(recipe.pen))
-    batch_tfms += listify(own.batch_tfms)
-    cbs: list = [History(HISTORY), *listify(own.cbs)]
-    if recipe.label_smoothing:
-        cbs.append(LabelSmoothing(recipe.label_smoothing))
-    if recipe.ema:
-        cbs.append(WeightAverage(recipe.ema))
+    batch_tfms, cbs = _extras(recipe, own)
     start = open_start(recipe.start, recipe.runs) if recipe.start else None
     if start:
         recipe = starting_recipe(recipe, start)
@@ -112,6 +102,21 @@ def prepare(
     if recipe.non_digits:
         cbs.append(NonDigits(_draw_non_digits(dls, recipe), recipe.non_digits))
     return learn, cbs, recipe
+
+
+def _extras(recipe: Recipe, own: Own) -> tuple[list, list]:
+    "Return the transforms of a batch and the callbacks that a recipe and a user ask for."
+    batch_tfms = []
+    if recipe.augment:
+        batch_tfms.append(RandomAffine(recipe.augment))
+    if recipe.pen:
+        batch_tfms.append(RandomPen(recipe.pen))
+    cbs: list = [History(HISTORY), *listify(own.cbs)]
+    if recipe.label_smoothing:
+        cbs.append(LabelSmoothing(recipe.label_smoothing))
+    if recipe.ema:
+        cbs.append(WeightAverage(recipe.ema))
+    return [*batch_tfms, *listify(own.batch_tfms)], cbs
 
 
 def _choose_optimizer(opt: str, mom: float | None) -> tuple:

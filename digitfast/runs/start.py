@@ -1,11 +1,13 @@
 """Start a training with the weights of a trained network."""
 from dataclasses import replace
+from pathlib import Path
 
 from fastai.learner import Learner
 from torch import nn
 
 from digitfast.errors import BadSetting
 from digitfast.inference.predictor import Predictor
+from digitfast.runs.digits import READER
 from digitfast.training.recipe import Recipe
 from digitfast.training.train import train_learner
 
@@ -16,12 +18,18 @@ def starting_recipe(
     recipe: Recipe,
     start: Predictor,  # the network to start from
 ) -> Recipe:
-    "Return the recipe with the architecture and the size of `start`. Raises: `BadSetting`."
+    """Return the recipe with the architecture and the size of `start`.
+
+    The place of `start` becomes absolute. Raises: `BadSetting`.
+    """
     for name in ("arch", "size"):
         given, has = getattr(recipe, name), getattr(start, name)
         if given not in (has, getattr(Recipe, name)):
             raise BadSetting(f"{recipe.start} has {name}={has}, not {given}; omit {name}")
-    return replace(recipe, arch=start.arch, size=start.size)
+    places = [Path(recipe.runs) / recipe.start, Path(recipe.start)]
+    found = [str(place.absolute()) for place in places if place.exists()]
+    absolute = found[0] if found and recipe.start != READER else recipe.start
+    return replace(recipe, arch=start.arch, size=start.size, start=absolute)
 
 
 def start_from(
