@@ -1,6 +1,7 @@
 """Image files, and pictures in any other form, as grey pixels; needs neither torch nor fastai."""
 import io
 import math
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ PICTURES = {".bmp", ".gif", ".heic", ".ico", ".jp2", ".jpeg", ".jpg", ".pgm", ".
 CLUTTER = {"Thumbs.db", "desktop.ini"}  # files that operating systems leave in folders of pictures
 #: Formats that are read: those of cameras, scanners and drawing programs. None starts a program.
 _FORMATS = ("BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+_ONE_THREAD = threading.RLock()  # of several opens files at a time: all share filters of warnings
 _TURN = Image.Transpose
 #: The transposition that turns a picture of each EXIF orientation upright.
 _UPRIGHT = {2: _TURN.FLIP_LEFT_RIGHT, 3: _TURN.ROTATE_180, 4: _TURN.FLIP_TOP_BOTTOM,
@@ -165,7 +167,7 @@ def raise_bad_image(
 ) -> Iterator[None]:
     "Turn every exception into a `BadImage`: damaged bytes can make a decoder raise anything."
     try:
-        with warnings.catch_warnings():
+        with _ONE_THREAD, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about odd metadata; pictures too large are refused
             yield
     except BadImage:

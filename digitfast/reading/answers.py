@@ -2,6 +2,7 @@
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from digitfast.inference.predictor import Predictor
 from digitfast.reading.figures import check_figures, draw_boxes, draw_steps
 from digitfast.reading.reader import read_digit, read_digits
 from digitfast.reading.result import described
+
+MOST_THREADS = 8  # that read pictures at a time; each may hold a large photo
 
 
 def predict_pictures(
@@ -83,13 +86,23 @@ def _answers(
     answer: Callable[[Path], list[dict]],  # to one file
     watched: Callable[[Sequence], Iterable],
 ) -> list[dict]:
-    answers = []
-    for file, error in watched(list(_files(images))):
+    "Return the answers to all files, in their order; several are read at a time, in threads."
+    def answers_to(found: tuple[Path, str]) -> list[dict]:
+        file, error = found
         try:
-            answers += [{"file": str(file), "error": error}] if error else answer(file)
+            return [{"file": str(file), "error": error}] if error else answer(file)
         except BadImage as e:
-            answers.append({"file": str(file), "error": str(e)})
-    return answers
+            return [{"file": str(file), "error": str(e)}]
+
+    files = list(_files(images))
+    with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
+        found = pool.map(answers_to, files)
+        try:
+            return [entry for _, entries in zip(watched(files), found, strict=True)
+                    for entry in entries]
+        except BaseException:  # Ctrl-C does not wait for all files
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _files(images: Iterable[str | Path]) -> Iterator[tuple[Path, str]]:
