@@ -127,6 +127,7 @@ def test_a_learner_of_letters(emnist, tmp_path):
     dls = digit_dls("emnist-letters", bs=32)
     learn = digitnet_learner(dls)
     assert dls.c == 26
+    assert len(dls.checksum()) == 64
     assert learn.predict(PIXELS[0])[0] in dls.vocab
 
 

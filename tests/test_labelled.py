@@ -32,6 +32,15 @@ def test_bytes_stay_as_they_are(images):
     assert np.array_equal(labelled_images(images / 255, LABELS).pixels, images)
 
 
+@pytest.mark.parametrize("change", [
+    lambda x: x.swapaxes(1, 2), lambda x: x[::2], lambda x: np.asfortranarray(x)])
+def test_images_may_lie_in_memory_in_any_way(images, change):
+    pixels = change(images)
+    found = labelled_images(pixels, LABELS[:len(pixels)])
+    assert found.pixels.flags.c_contiguous
+    assert np.array_equal(found.pixels, pixels)
+
+
 def test_booleans(images):
     found = labelled_images(images > 150, LABELS)
     assert np.array_equal(found.pixels, np.where(images > 150, 255, 0))

@@ -146,7 +146,7 @@ def _bytes(images: np.ndarray, what: str) -> np.ndarray:
         images = _scaled_to_bytes(images)
     elif images.dtype.kind == "f" and (images != np.rint(images)).any():
         raise BadData(f"{what} hold fractions up to {high:.4g}; {allowed}")
-    images = images.astype(np.uint8, copy=False)
+    images = np.ascontiguousarray(images, np.uint8)
     if (brightest := int(images.max())) < DIMMEST:
         raise BadData(f"the brightest pixel of {what} is {brightest} of 255; {allowed}. If "
                       f"{high:.4g} is the brightest that there can be, divide them by it")
