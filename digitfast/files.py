@@ -15,6 +15,16 @@ BLANK = "0" * 64  # placeholder for the checksum while it is computed
 _SEAL = re.compile(rb'"sha256":"([0-9a-f]{64})"')
 
 
+def expanded(
+    path: str | os.PathLike,
+) -> Path:
+    "Return `path` with a leading `~` as the home folder, or as it is where there is none."
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # no such user
+        return Path(path)
+
+
 @contextmanager
 def whole_file(
     path: Path,  # of the file to write

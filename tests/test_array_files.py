@@ -69,7 +69,8 @@ def test_a_table_as_windows_writes_it(tmp_path):
 @pytest.mark.parametrize("text, problem", [
     ("", "is not a table of images"), ("label,a,b\n1,2,3\n", "1 rows of 2 pixels"),
     ("label,a\n1,300\n", "whole numbers from 0 to 255"), ("label,a\n1,\n", "or has gaps"),
-    ("label,a\n1,x\n", "whole numbers from 0 to 255"), ("label,a\n", "0 rows of 1 pixels")])
+    ("id,p0\n1,2\n", "1 rows of 2 pixels"), ("label,a\n1,x\n", "whole numbers from 0 to 255"),
+    ("label,a\n", "0 rows of 1 pixels")])
 def test_tables_that_are_none(tmp_path, text, problem):
     (tmp_path / "train.csv").write_text(text)
     with pytest.raises(BadData, match=f"train.csv.* {problem}"):
@@ -99,6 +100,16 @@ def test_idx_of_emnist_is_put_upright(tmp_path):
 def test_idx_for_training_only(tmp_path):
     write_idx(tmp_path, names=("train",))
     assert images_of_idx(tmp_path).n_training == 6
+
+
+def test_one_of_several_data_sets_is_named_by_its_file(tmp_path):
+    for name in ("emnist-digits-", "emnist-letters-"):
+        write_idx(tmp_path, name, names=("train", "test"))
+    with pytest.raises(BadData, match="2 data sets, 'emnist-digits-', 'emnist-letters-'; name one"):
+        images_of_idx(tmp_path)
+    (tmp_path / "emnist-letters-train-images-idx3-ubyte").write_bytes(b"damaged")
+    file = tmp_path / "emnist-digits-test-labels-idx1-ubyte"
+    assert len(images_of_idx(tmp_path, file)) == 12
 
 
 def test_idx_files_that_are_missing(tmp_path):

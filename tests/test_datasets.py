@@ -182,6 +182,15 @@ def test_a_damaged_download(server, monkeypatch):
         named_set("kmnist")
 
 
+def test_damaged_files(tmp_path):
+    raw = tmp_path / "home/data/torchvision/kmnist/KMNIST/raw"
+    raw.mkdir(parents=True)
+    for name in MNIST_FILES:
+        (raw / name[:-3]).write_bytes(b"other")
+    with pytest.raises(BadData, match="kmnist is damaged .*remove it"):
+        named_set("kmnist")
+
+
 def test_what_only_a_file_names_is_not_fetched():
     with pytest.raises(DataNotFound, match="Fetch it first: digitfast data svhn"):
         named_set("svhn", fetch=False)

@@ -7,6 +7,7 @@ from PIL import Image
 from digitfast import document_pages
 from digitfast.data.pictures import read_grey
 from digitfast.errors import BadImage
+from digitfast.reading.answers import predict_pictures
 
 
 @pytest.fixture
@@ -98,3 +99,19 @@ def test_a_folder_may_hold_documents(pages, tmp_path, run_cli):
     code, out, err = run_cli("predict", tmp_path / "scans")
     assert (code, err) == (0, "")
     assert out.startswith(str(tmp_path / "scans/scan.pdf:1"))
+
+
+def test_other_pictures_are_read_while_a_page_is_out(pages, tmp_path):
+    file = tmp_path / "scan.tif"
+    pages[0].save(file, save_all=True, append_images=pages[1:])
+    pages[0].save(tmp_path / "a.png")
+    for _, page in document_pages(file):
+        assert predict_pictures([tmp_path / "a.png"])[0]["answer"]
+        assert page.size == (200, 100)
+
+
+def test_a_figure_shows_one_page(pages, tmp_path, run_cli):
+    pages[0].save(tmp_path / "scan.tif", save_all=True, append_images=pages[1:])
+    code, _, err = run_cli("read", tmp_path / "scan.tif", "--boxes", "boxes.png")
+    assert code == 1
+    assert "boxes.png can show only one picture" in err

@@ -4,10 +4,11 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_array_files import KAGGLE, LABELS, PIXELS, write_idx, write_table
 from test_folders import folder_of
 
-from digitfast import digit_dls
+from digitfast import digit_dls, evaluate_learner, simple_learner, train_learner
 from digitfast.data.facts import held_out_images, source_facts
 from digitfast.data.forms import evaluation_digits, in_parts, open_digits
 from digitfast.data.images import item_label
@@ -178,3 +179,30 @@ def test_parts(digits, arrays):
     assert np.array_equal(training.pixels, arrays[0])
     assert np.array_equal(valid.pixels, arrays[2])
     assert in_parts(digits / "training") == [digits / "training"]
+
+
+def test_class_folders_beside_a_table_stay_a_folder(copy_of_digits):
+    write_table(copy_of_digits / "training/train.csv")
+    assert open_digits(copy_of_digits / "training") == copy_of_digits / "training"
+
+
+def test_a_home_folder_that_is_not_there():
+    with pytest.raises(DataNotFound, match="'~nobody_of_that_name/x' does not exist"):
+        open_digits("~nobody_of_that_name/x")
+
+
+def test_held_out_images_have_the_size_of_the_network(digits):
+    assert held_out_images(digits / "training", size=40).pixels.shape[1:] == (40, 40)
+
+
+@pytest.mark.parametrize("of_learner", ["files", "memory"])
+@pytest.mark.parametrize("source", ["files", "memory"])
+def test_a_learner_is_evaluated_on_any_form(digits, arrays, of_learner, source):
+    forms = {"files": digits, "memory": arrays}
+    learn = train_learner(simple_learner(digit_dls(forms[of_learner], bs=32)), 3, 0.01)
+    own = evaluate_learner(learn)
+    other = evaluate_learner(learn, forms[source])
+    assert np.array_equal(own.confusion, other.confusion)
+    assert abs(own.loss - other.loss) < 1e-5
+    file = next((digits / "testing/7").iterdir())
+    assert learn.predict(file)[0] == learn.predict(np.asarray(Image.open(file)))[0]

@@ -84,8 +84,12 @@ def test_folders_that_cannot_be(tmp_path):
         KeptDrawings(tmp_path / "file", "01")
     with pytest.raises(BadSetting, match="--keep must name one in a folder that exists"):
         KeptDrawings(tmp_path / "absent/mine", "01")
-    with pytest.raises(BadSetting, match="'T-shirt/top' cannot be one"):
-        KeptDrawings(tmp_path / "mine", ["Coat", "T-shirt/top"])
+
+
+@pytest.mark.parametrize("label", ["T-shirt/top", "..", ".x", "train", "a\0b", ""])
+def test_classes_that_cannot_be_folders(tmp_path, label):
+    with pytest.raises(BadSetting, match="cannot be one"):
+        KeptDrawings(tmp_path / "mine", ["Coat", label])
 
 
 def test_the_page_keeps_and_takes_back(client, kept, sevens):

@@ -68,7 +68,7 @@ def test_a_region_keeps_all_pixels_of_a_large_picture():
     ("0,0,5,5", "'0,0,5,5'")], ids=str)
 def test_regions_that_are_none(region, given):
     words = rf"left,top,width,height within 40 × 20 pixels, or parts .*; not {given}$"
-    with pytest.raises(BadSetting, match=words) as error:
+    with pytest.raises((BadImage, BadSetting), match=words) as error:
         cut_region(SLOPE, region)
     assert "\n" not in str(error.value)
 

@@ -1,4 +1,6 @@
 "Trainings that start from the weights of a trained network."
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
@@ -6,9 +8,10 @@ from PIL import Image
 
 from digitfast import Predictor, find_run, train_run
 from digitfast.data.labelled import labelled_images
-from digitfast.errors import BadSetting, RunNotFound
+from digitfast.errors import BadData, BadSetting, RunNotFound
 from digitfast.runs import digits as run_digits_module
-from digitfast.runs.digits import run_digits, validation_digits
+from digitfast.runs.digits import checked_settings, run_digits, validation_digits
+from digitfast.training.recipe import Recipe
 
 
 @pytest.fixture
@@ -72,7 +75,7 @@ def test_frozen_epochs_train_the_last_layer_alone(trained_run, digits, tmp_path,
 @pytest.mark.parametrize("settings, problem", [
     ({"arch": "resnet18"}, "has arch=simple, not resnet18; omit arch"),
     ({"size": 32}, "has size=28, not 32; omit size"),
-    ({"replay": 1.0}, "replay must be 0 to below 1"),
+    ({"replay": 1.0}, "replay must be 0 to 0.95"),
     ({"freeze_epochs": -1}, "freeze_epochs must be 0 or more")])
 def test_settings_that_do_not_fit_the_start(trained_run, digits, tmp_path, settings, problem):
     with pytest.raises(BadSetting, match=problem):
@@ -106,6 +109,10 @@ def drawings(digits, tmp_path_factory):
     return folder
 
 
+def settings(**given):
+    return asdict(Recipe(start="reader", **given))
+
+
 @pytest.fixture
 def few(monkeypatch):
     "So few images in an epoch that the test is quick."
@@ -113,19 +120,18 @@ def few(monkeypatch):
 
 
 def test_drawings_are_brought_into_mnists_form(drawings, few):
-    found = run_digits({"source": str(drawings), "seed": 1}, Predictor.packed())
+    found = run_digits(settings(source=str(drawings)), Predictor.packed())
     chances = Predictor.packed().chances(found.pixels)[:, :10]
     assert [str(i) for i in chances.argmax(1)] == [found.vocab[i] for i in found.labels]
 
 
 def test_images_in_mnists_form_stay_as_they_are(mnist):
-    assert run_digits({"source": str(mnist), "seed": 1}, Predictor.packed()) == mnist
+    assert run_digits(settings(source=str(mnist)), Predictor.packed()) == mnist
 
 
 def test_a_replay_mixes_mnists_images_in(drawings, few, mnist):
-    settings = {"source": str(drawings), "seed": 1, "replay": 0.75}
-    found = run_digits(settings, Predictor.packed())
-    own = run_digits({**settings, "replay": 0.0}, Predictor.packed())
+    found = run_digits(settings(source=str(drawings), replay=0.75), Predictor.packed())
+    own = run_digits(settings(source=str(drawings)), Predictor.packed())
     n_own = sum(any(np.array_equal(image, drawing) for drawing in own.pixels)
                 for image in found.pixels[:found.n_training])
     assert (found.n_training, n_own) == (60, 15)
@@ -140,15 +146,34 @@ def test_a_replay_takes_digits_only(vocab, problem, few):
     pixels[:, 5:20, 10:14] = 255
     source = labelled_images(pixels, vocab * 2)
     with pytest.raises(BadSetting, match=problem):
-        run_digits({"source": source, "seed": 1, "replay": 0.5}, Predictor.packed())
+        run_digits({**settings(replay=0.5), "source": source}, Predictor.packed())
 
 
 def test_a_hand_is_learned_from_drawings(drawings, few, mnist, tmp_path):
     run = train_run(str(drawings), start="reader", replay=0.5, bs=32, runs=str(tmp_path))
-    settings = run.summary["settings"]
-    assert (settings["arch"], settings["lr"], settings["augment"]) == ("digitnet_deep", 0.0002, 0.5)
-    assert settings["non_digits"] == 0.2
+    used = run.summary["settings"]
+    assert (used["arch"], used["lr"], used["augment"]) == ("digitnet_deep", 0.0002, 0.5)
+    assert used["non_digits"] == 0.2
     assert run.summary["validation_images"] == 10_000
     assert run.summary["form"] == "mnist"
     assert find_run(run.path).predictor().no_digit
     assert len(validation_digits(run.predictor())) == 10_000
+
+
+@pytest.mark.parametrize("damaged", [
+    {"seed": "x"}, {"holdout": None}, {"start": 5}, {"replay": 0.999999}, {"seed": 2**70},
+    {"replay": 0.5}])
+def test_damaged_settings_of_a_file(damaged):
+    with pytest.raises(BadData, match="the settings of the run are damaged"):
+        checked_settings(damaged)
+
+
+def test_a_replay_validates_on_mnist_alone(drawings):
+    with pytest.raises(BadSetting, match="leave out holdout"):
+        train_run(str(drawings), start="reader", replay=0.5, holdout=0.1)
+
+
+def test_a_run_is_evaluated_without_the_network_that_it_started_from(trained_run, mnist, tmp_path):
+    run = train_run("mnist-tiny", start=str(trained_run.path), bs=64, runs=str(tmp_path))
+    trained_run.path.rename(trained_run.path.with_name("elsewhere"))
+    assert len(validation_digits(run.predictor())) == 200

@@ -1,5 +1,6 @@
 """Files that hold many images: Kaggle's CSV, IDX as MNIST is published, and Keras' .npz."""
 import gzip
+import re
 import zlib
 from math import isqrt
 from pathlib import Path
@@ -10,7 +11,8 @@ from digitfast.data.labelled import LabelledImages, labelled_images
 from digitfast.errors import BadData
 
 TABLES = {".csv"}  # suffixes
-_IDX_PARTS = (("train", "t10k"), ("train", "test"))  # words in the names of the files of each split
+#: Names of IDX files: what their data set is called, if anything, their split, and what they hold.
+_IDX_NAME = re.compile(r"(?P<set>.*?)(?P<split>train|t10k|test)-(?P<kind>images|labels)[-.]idx\d")
 _IDX_UBYTE = 8  # the only type of number in IDX files that images and their labels have
 
 
@@ -19,8 +21,8 @@ def read_table(
 ) -> tuple[np.ndarray, np.ndarray | None]:  # uint8 `[n, side, side]`; labels `[n]` if it has them
     """Return the images, and the labels if there are any, of a table with one image per row.
 
-    The labels are the column called "label", or the first one if there is one more than the pixels
-    of a square. A first line that is not numbers names the columns.
+    The labels are the column called "label"; without names of columns, the first one if there is
+    one more than the pixels of a square. A first line that is not numbers names the columns.
 
     Raises: `BadData` naming the file.
     """
@@ -36,7 +38,7 @@ def read_table(
     labels = None
     if named and "label" in columns:
         at = columns.index("label")
-    elif isqrt(len(columns) - 1)**2 == len(columns) - 1 > 0:
+    elif not named and isqrt(len(columns) - 1)**2 == len(columns) - 1 > 0:
         at = 0
     else:
         at = None
@@ -69,34 +71,46 @@ def table_of_images(file: Path) -> LabelledImages:
     return labelled_images(pixels, labels, name=str(file))
 
 
-def idx_files(
+def idx_sets(
     folder: Path,
-) -> dict[str, Path]:  # training images and labels, then those of the test, if they are there
-    "Return the IDX files of a data set in a folder, as MNIST's makers name them; {} for none."
-    there = [file for file in sorted(folder.iterdir()) if "-ubyte" in file.name
-             or ".idx" in file.name]
-    for words in _IDX_PARTS:
-        found = {f"{word} {kind}": file for word in words for kind in ("images", "labels")
-                 for file in there if word in file.name and kind in file.name}
-        if f"{words[0]} images" in found:
-            return found
-    return {}
+) -> dict[str, dict[str, Path]]:  # files by their part, such as "train images", of each data set
+    "Return the IDX files in a folder by what their names begin with, as their makers name them."
+    found: dict[str, dict[str, Path]] = {}
+    for file in sorted(folder.iterdir()):
+        if name := _IDX_NAME.match(file.name):
+            split = "train" if name["split"] == "train" else "test"
+            found.setdefault(name["set"], {})[f"{split} {name['kind']}"] = file
+    return found
+
+
+def is_idx(
+    file: Path,
+) -> bool:
+    "Return whether a file is named as IDX files of images and labels are."
+    return _IDX_NAME.match(file.name) is not None
 
 
 def images_of_idx(
     folder: Path,
+    file: Path | None = None,  # of the data set, where the folder holds several
 ) -> LabelledImages:
     """Return the images of the IDX files in a folder, packed by gzip or not.
 
     Those of EMNIST are stored on their side, and are put upright.
     Raises: `BadData` naming the file.
     """
-    files = idx_files(folder)
-    arrays = [read_idx(file) for file in files.values()]
-    if len(arrays) not in (2, 4):
-        raise BadData(f"{folder} holds {', '.join(file.name for file in files.values())}; there "
-                      "must be images and labels, of train and perhaps of t10k")
-    if next(iter(files.values())).name.startswith("emnist"):
+    sets = idx_sets(folder)
+    name = _IDX_NAME.match(file.name)["set"] if file else next(iter(sets))
+    if file is None and len(sets) > 1:
+        raise BadData(f"{folder} holds {len(sets)} data sets, {', '.join(map(repr, sets))}; name "
+                      "one of their files")
+    parts = [f"{split} {kind}" for split in ("train", "test") for kind in ("images", "labels")]
+    files = [sets[name][part] for part in parts if part in sets[name]]
+    if len(files) not in (2, 4) or "train images" not in sets[name]:
+        raise BadData(f"{folder} holds {', '.join(file.name for file in files)}; there must be "
+                      "images and labels, of train and perhaps of t10k")
+    arrays = [read_idx(file) for file in files]
+    if name.startswith("emnist"):
         arrays[::2] = [images.swapaxes(1, 2) for images in arrays[::2]]
     return labelled_images(*arrays, name=str(folder), validated_on="test images")
 

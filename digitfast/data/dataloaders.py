@@ -9,7 +9,7 @@ from fastai.vision.data import ImageDataLoaders
 from fastcore.basics import listify, noop
 from PIL import Image
 
-from digitfast.data.images import PILDigit, item_label, item_name
+from digitfast.data.images import ImageInMemory, PILDigit, item_label, item_name
 from digitfast.data.pixel_cache import pixels_checksum
 from digitfast.data.resident import ResidentDL
 from digitfast.errors import BadSetting
@@ -29,6 +29,9 @@ class DigitDataLoaders(ImageDataLoaders):
                           for getter in dblock.getters]  # also knows images in memory
         dls = super().from_dblock(dblock, source, **kwargs)
         for items in _item_lists(dls):
+            first = items.types[0]
+            if isinstance(first, type) and issubclass(first, (Path, ImageInMemory)):
+                items.types[0] = (Path, ImageInMemory)  # a picture to answer for may be either
             items.splits = [range(len(items))]  # fastai keeps all splits' indices in each split
         return dls
 

@@ -48,6 +48,8 @@ def named_set(
             raise DataNotFound(
                 f"a file names {name!r} as the source of its digits, and sources that only a file "
                 f"names are not fetched. Fetch it first: digitfast data {name}") from None
+    except Exception as e:  # of damaged files
+        raise BadData(f"{root} is damaged ({e}); remove it, and {name} is fetched again") from e
     try:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / ".lock"), _short_silence(), _hide_bar_unless_watched():

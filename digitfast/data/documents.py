@@ -1,7 +1,6 @@
 """Documents of several pages: PDF and TIFF."""
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
@@ -41,29 +40,26 @@ def _pages_of_pdf(
     except ImportError:
         raise BadImage(f"{one_line_name(file)} needs pypdfium2: pip install digitfast[pdf]; or "
                        "save its pages as PNG") from None
-    with raise_bad_image(one_line_name(file)):
+    name = one_line_name(file)
+    with raise_bad_image(name):
         document = pypdfium2.PdfDocument(file)
-        for page in document:
-            width, height = page.get_size()
+        pages = len(document)
+    for i in range(pages):
+        with raise_bad_image(name):
+            width, height = document[i].get_size()
             scale = min(dpi / POINTS, math.sqrt(max_pixels / max(1, width * height)))
-            yield page.render(scale=scale, grayscale=True).to_pil()
+            image = document[i].render(scale=scale, grayscale=True).to_pil()
+        yield image
 
 
 def _page_count(file: Path) -> int:
-    with _tiff(file) as image:
+    with raise_bad_image(one_line_name(file)), Image.open(file, formats=("TIFF",)) as image:
         return image.n_frames
 
 
 def _pages_of_tiff(file: Path) -> Iterator[Image.Image]:
-    with _tiff(file) as image:
-        for i in range(image.n_frames):
+    for i in range(_page_count(file)):
+        with raise_bad_image(one_line_name(file)), Image.open(file, formats=("TIFF",)) as image:
             image.seek(i)
-            yield read_grey(image.copy())
-
-
-@contextmanager
-def _tiff(file: Path) -> Iterator[Image.Image]:
-    "Open a TIFF. Raises: `BadImage`."
-    with (raise_bad_image(one_line_name(file)),
-          Image.open(file, formats=("TIFF",)) as image):
-        yield image
+            grey = read_grey(image.copy())
+        yield grey

@@ -17,11 +17,13 @@ def held_out_images(
     source: Any,  # as for `digit_dls`
     holdout: float = 0.0,  # these settings choose the images
     seed: int = 42,
+    size: int = 28,  # side of the images, in pixels
 ) -> LabelledImages:
     "Return the images that `digit_dls` holds out of a source."
-    dls = digit_dls(source, bs=1, holdout=holdout, seed=seed, device="cpu", resident=True)
+    dls = digit_dls(source, bs=1, holdout=holdout, seed=seed, size=size, device="cpu",
+                    resident=True)
     return LabelledImages(pixels=dls.valid.pixels.numpy(), labels=dls.valid.labels.numpy(),
-                          vocab=list(dls.vocab), n_training=0, name=f"{source}, {HELD_OUT}",
+                          vocab=list(dls.vocab), n_training=0, name=f"{source} (held out)",
                           validated_on=HELD_OUT)
 
 

@@ -8,9 +8,10 @@ import numpy as np
 
 from digitfast.data.array_files import (
     TABLES,
-    idx_files,
+    idx_sets,
     images_of_idx,
     images_of_npz,
+    is_idx,
     table_of_images,
 )
 from digitfast.data.datasets import (
@@ -30,6 +31,7 @@ from digitfast.data.folders import (
 from digitfast.data.labelled import LabelledImages, labelled_images
 from digitfast.data.sources import digits_path
 from digitfast.errors import BadData
+from digitfast.files import expanded
 from digitfast.registry import DATA_SETS
 
 
@@ -74,13 +76,13 @@ def _in_files(source: str | os.PathLike, fetch: bool) -> Path | LabelledImages:
     "Return the digits of a name, a file or a folder."
     if source in DATA_SETS and source != "mnist":
         return named_set(str(source), fetch)
-    file = Path(source).expanduser()
+    file = expanded(source)
     if file.suffix.lower() in TABLES and file.is_file():
         return table_of_images(file)
     if file.suffix.lower() == ".npz" and file.is_file():
         return images_of_npz(file)
-    if "-ubyte" in file.name and file.is_file():
-        return images_of_idx(file.parent)
+    if is_idx(file) and file.is_file():
+        return images_of_idx(file.parent, file)
     return _in_folder(digits_path(source, fetch))
 
 
@@ -88,9 +90,11 @@ def _in_folder(folder: Path) -> Path | LabelledImages:
     "Return the images of IDX files, of a table or of an .npz in a folder, or the folder itself."
     if has_split(folder):
         return folder
-    if idx_files(folder):
+    if idx_sets(folder):
         return images_of_idx(folder)
     there = visible(folder)
+    if len(there) > 1 and any(file.is_dir() for file in there):
+        return folder
     tables = [file for file in there if file.name.lower() == "train.csv"]
     archives = [file for file in there if file.suffix.lower() == ".npz"]
     if tables:

@@ -176,6 +176,10 @@ def _label_names(labels: Any, what: str, classes: Sequence[str] | None) -> list[
     if classes is None:
         return [label.decode() if isinstance(label, bytes) else str(label)
                 for label in array.tolist()]
+    if array.dtype.kind in "SUO":
+        if strange := sorted(set(map(str, array)) - set(classes)):
+            raise BadData(f"{what} hold {strange[0]!r}, which is none of: {', '.join(classes)}")
+        return list(map(str, array))
     if array.size and not (array.min() >= 0 and array.max() < len(classes)):
         raise BadData(f"{what} range from {array.min()} to {array.max()}; "
                       f"there are {len(classes)} classes")

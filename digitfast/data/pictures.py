@@ -86,7 +86,7 @@ def cut_region(
     left, right = round(left * across), round((left + width) * across)
     top, bottom = round(top * down), round((top + height) * down)
     if not (0 <= left < right <= image.width and 0 <= top < bottom <= image.height):
-        raise BadSetting(f"{allowed}; not {','.join(f'{side:g}' for side in sides)}")
+        raise BadImage(f"{allowed}; not {','.join(f'{side:g}' for side in sides)}")
     return image.crop((left, top, right, bottom)), (left, top)
 
 

@@ -25,7 +25,7 @@ from fastcore.net import urlopen
 from filelock import FileLock
 
 from digitfast.errors import BadData, DataNotFound
-from digitfast.files import PACKED
+from digitfast.files import PACKED, expanded
 from digitfast.registry import DATA_SETS
 
 PACKED_MNIST = PACKED / "mnist_png.tar.xz"
@@ -67,7 +67,7 @@ def digits_path(
             raise DataNotFound(f"{name!r} is not a URL ({e})") from e
         return _unpack_once(lambda: _check_asked_for(name, name, fetch), _folder_of_url(name),
                             Path.is_dir)
-    path = Path(source).expanduser().absolute()
+    path = expanded(source).absolute()
     if path.is_dir():
         return path
     if path.is_file() and name.lower().endswith(ARCHIVES):

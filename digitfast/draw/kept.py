@@ -4,6 +4,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from digitfast.data.folders import SPLITS
 from digitfast.data.pictures import read_picture
 from digitfast.errors import BadSetting
 
@@ -21,7 +22,9 @@ class KeptDrawings:
         if not folder.absolute().parent.is_dir():
             raise BadSetting(f"{folder.absolute().parent} is not a folder; --keep must name one in "
                              "a folder that exists")
-        if unfit := [label for label in vocab if Path(label).name != label]:
+        splits = {name for pair in SPLITS for name in pair}
+        if unfit := [label for label in vocab if Path(label).name != label or label in splits
+                     or not label.isprintable() or not label or label[0] == "."]:
             raise BadSetting(f"--keep makes a folder per class, and {unfit[0]!r} cannot be one")
         self.folder = folder
         self.vocab = list(vocab)
@@ -53,11 +56,14 @@ class KeptDrawings:
             file = folder / f"drawn-{n}.png"
             try:
                 with open(file, "xb") as new:
+                    self.files.append(file)
                     Image.fromarray(part).save(new, "PNG")
             except FileExistsError:
                 n += 1
+            except OSError:  # a full disk
+                self.take_back()
+                raise
             else:
-                self.files.append(file)
                 return file
 
     def take_back(self) -> Path | None:

@@ -6,11 +6,13 @@ from typing import Any
 
 import fastai.callback.progress  # noqa: F401 - gives Learner no_bar
 import numpy as np
+import torch
 from fastai.learner import Learner
+from fastcore.basics import noop
 from PIL import Image
 
 from digitfast.data.forms import evaluation_digits, labelled_pictures
-from digitfast.data.images import ImageInMemory
+from digitfast.data.images import PILDigit
 from digitfast.data.labelled import LabelledImages
 from digitfast.data.pictures import fit_square, read_grey, read_picture
 from digitfast.errors import BadData, BadSetting
@@ -33,16 +35,9 @@ def evaluate_learner(
     Raises: `BadData` if there are no images, or if their classes are not those of `learn`.
     """
     _check_learner(learn)
-    if source is None:
-        dl = learn.dls.valid
-    else:
-        digits = evaluation_digits(source)
-        pictures, names = labelled_pictures(digits)
-        _check_classes(names, list(learn.dls.vocab), digits)
-        dl = learn.dls.test_dl([picture if isinstance(picture, Path)
-                                else ImageInMemory(picture, name, "")
-                                for picture, name in zip(pictures, names, strict=True)],
-                               with_labels=True)
+    if source is not None:
+        return _evaluate_on(learn, evaluation_digits(source))
+    dl = learn.dls.valid
     if not len(dl.dataset):
         raise BadData("there are no images to evaluate on, as in a Learner that was loaded from a "
                       "file; name a folder of images")
@@ -52,6 +47,20 @@ def evaluate_learner(
     predicted = probabilities.argmax(dim=1).numpy()
     return Evidence(vocab=vocab, confusion=count_confusion(actual.numpy(), predicted, len(vocab)),
                     loss=float(losses.mean()))
+
+
+def _evaluate_on(learn: Learner, digits: Path | LabelledImages) -> Evidence:
+    "Return the `Evidence` of a `Learner` on labelled pictures, whatever its own images are."
+    pictures, names = labelled_pictures(digits)
+    vocab = list(learn.dls.vocab)
+    _check_classes(names, vocab, digits)
+    labels = torch.tensor([vocab.index(name) for name in names])
+    dl = learn.dls.test_dl([PILDigit.create(picture) for picture in pictures])
+    with alone(), learn.no_bar():
+        outputs, _ = learn.get_preds(dl=dl, act=noop)
+    return Evidence(vocab=vocab, loss=float(learn.loss_func(outputs, labels)),
+                    confusion=count_confusion(labels.numpy(), outputs.argmax(1).numpy(),
+                                              len(vocab)))
 
 
 def predict_files(

@@ -3,6 +3,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ def predict_pictures(
             return _of_table(file, predictor)
         return [{"file": name, **(_as_is([read_grey(page)], predictor)[0] if as_is
                                   else _one(page, predictor, ink, steps))}
-                for name, page in document_pages(file)]
+                for name, page in _pages(file, steps)]
     return _answers(images, answers, watched)
 
 
@@ -73,7 +74,7 @@ def read_pictures(
 
     def answers(file: Path) -> list[dict]:
         return [{"file": name, **_all(page, predictor, ink, boxes, steps, region, n_digits)}
-                for name, page in document_pages(file)]
+                for name, page in _pages(file, boxes or steps)]
     return _answers(images, answers, watched)
 
 
@@ -103,6 +104,18 @@ def _answers(
         except BaseException:  # Ctrl-C does not wait for all files
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _pages(
+    file: Path,
+    figure: str | Path | None,  # .png that is to show the one page
+) -> Iterable[tuple[str, Path | Image.Image]]:
+    if not figure:
+        return document_pages(file)
+    pages = list(islice(document_pages(file), 2))
+    if len(pages) > 1:
+        raise BadSetting(f"{figure} can show only one picture, and {file} has several pages")
+    return pages
 
 
 def _files(images: Iterable[str | Path]) -> Iterator[tuple[Path, str]]:

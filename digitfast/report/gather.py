@@ -20,7 +20,7 @@ from digitfast.evaluation.label_errors import (
     label_margins,
 )
 from digitfast.inference.predictor import Predictor
-from digitfast.runs.digits import run_digits
+from digitfast.runs.digits import checked_settings, run_digits
 from digitfast.runs.folders import Run
 from digitfast.training.state import random_state_kept
 
@@ -74,7 +74,7 @@ def gather_evidence(
     settings = run.summary["settings"]
     kept = {key: settings[key] for key in ("bs", "holdout", "seed", "size")}
     kept["device"] = named_device(device)
-    digits = run_digits(settings)
+    digits = run_digits(checked_settings(settings))
     with random_state_kept():  # the seed settles the held-out images, and nothing else here
         dls = digit_dls(digits, **kept, resident=True)
         small = (dls if kept["size"] == SIDE

@@ -1,5 +1,6 @@
 """The digits of a run: its source, in the form of the network that it starts from, and MNIST's."""
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from digitfast.data.mnist_form import SIDE, is_in_mnist_form
 from digitfast.data.pictures import fit_square, read_grey, read_picture
 from digitfast.data.pixel_cache import load_pixels
 from digitfast.data.sources import digits_path
-from digitfast.errors import BadSetting
+from digitfast.errors import BadData, BadSetting
 from digitfast.inference.predictor import SUFFIXES, Predictor, open_predictor
 from digitfast.reading.ink import even_ink
 from digitfast.reading.line_search import network_form
 from digitfast.reading.reader import read_digit
 from digitfast.runs.folders import find_run
+from digitfast.training.recipe import Recipe
 
 READER = "reader"  # name of the bundled network
 REPLAYED = 20_000  # least images of an epoch, of the source and of MNIST together
@@ -47,7 +49,7 @@ def open_start(
 
 
 def run_digits(
-    settings: Mapping[str, Any],  # of the run
+    settings: Mapping[str, Any],  # of the run: all fields of its `Recipe`
     start: Predictor | None = None,  # that it starts from; None: it is opened if there is one
     fetch: bool = False,  # fetch a source that is not on disk; only if a person named it
 ) -> Path | LabelledImages:
@@ -56,11 +58,11 @@ def run_digits(
     Raises: `DataNotFound`, `BadData`; `BadSetting` for a replay without a network of digits.
     """
     digits = open_digits(settings["source"], fetch)
-    if start is None and settings.get("start"):
-        start = open_start(settings["start"], settings.get("runs", "runs"))
-    if start and start.form == "mnist" and not _is_in_form(digits):
-        digits = _in_memory(digits, lambda picture: _form_of(picture, start))
-    if replay := settings.get("replay", 0.0):
+    if settings["start"] and not _is_in_form(digits):
+        start = start or open_start(settings["start"], settings["runs"])
+        if start.form == "mnist":
+            digits = _in_memory(digits, lambda picture: _form_of(picture, start))
+    if replay := settings["replay"]:
         own = _in_memory(digits, lambda picture: np.asarray(fit_square(read_grey(picture), SIDE)))
         digits = _with_mnist(own, start, replay, settings["seed"])
     return digits
@@ -73,11 +75,22 @@ def validation_digits(
 
     Of a source without a split they are the ones that were held out.
     """
-    settings = {"source": "mnist", "seed": 42, **predictor.facts.get("settings", {})}
+    settings = checked_settings(predictor.facts.get("settings", {}))
     digits = run_digits(settings)
     if is_split(digits):
         return evaluation_digits(digits)
-    return held_out_images(digits, settings.get("holdout", 0.0), settings["seed"])
+    return held_out_images(digits, settings["holdout"], settings["seed"], predictor.size)
+
+
+def checked_settings(
+    given: Mapping[str, Any],  # of a run, as a file says them; missing ones have their defaults
+) -> dict[str, Any]:
+    "Return all settings of a run. Raises: `BadData` for damaged ones."
+    known = {setting.name for setting in fields(Recipe)}
+    try:
+        return asdict(Recipe(**{name: given[name] for name in known & given.keys()}))
+    except BadSetting as e:
+        raise BadData(f"the settings of the run are damaged: {e}") from e
 
 
 def _is_in_form(digits: Path | LabelledImages, n: int = 100) -> bool:
@@ -105,13 +118,18 @@ def _form_of(picture: Any, start: Predictor) -> np.ndarray:
     return network_form(even_ink(read_picture(picture)[0], "auto").density, start)
 
 
-def _with_mnist(own: LabelledImages, start: Predictor, replay: float, seed: int) -> LabelledImages:
+def _with_mnist(
+    own: LabelledImages,
+    start: Predictor | None,  # None where it was checked before
+    replay: float,
+    seed: int,
+) -> LabelledImages:
     """Return the training images of `own`, repeated, among random ones of MNIST's.
 
     MNIST's test images validate: they show what has been forgotten.
     """
     digits = list("0123456789")
-    if start is None or start.vocab != digits or start.size != SIDE:
+    if start and (start.vocab != digits or start.size != SIDE):
         raise BadSetting("replay needs a network of MNIST's ten digits to start from, such as "
                          f"start={READER!r}")
     if strange := sorted(set(own.vocab) - set(digits)):
@@ -121,7 +139,8 @@ def _with_mnist(own: LabelledImages, start: Predictor, replay: float, seed: int)
     rng = np.random.default_rng(seed)
     path = digits_path()
     files, test = (labelled_pictures(part)[0] for part in in_parts(path))
-    files = [files[i] for i in rng.permutation(len(files))[:round(total * replay)]]
+    shuffled = rng.permutation(len(files))
+    files = [files[i] for i in np.resize(shuffled, round(total * replay))]
     rows = np.resize(np.arange(n_own), total - len(files))
     mnist = load_pixels([*files, *test], path).numpy()
     labels = np.array([int(own.vocab[i]) for i in own.labels])

@@ -58,8 +58,8 @@ def _copy_own(run: Run, to: Path, int8: bool) -> Path:
 def _training_images(predictor: Predictor, n: int) -> np.ndarray:
     "Return at most `n` random training images of a network, as its input."
     from digitfast.data.forms import in_parts, labelled_pictures  # these import fastai
-    from digitfast.runs.digits import run_digits
-    settings = {"source": "mnist", "seed": 42, **predictor.facts.get("settings", {})}
+    from digitfast.runs.digits import checked_settings, run_digits
+    settings = checked_settings(predictor.facts.get("settings", {}))
     pictures = labelled_pictures(in_parts(run_digits(settings))[0])[0]
     chosen = np.random.default_rng(0).permutation(len(pictures))[:n]
     images = [fit_square(read_grey(pictures[i]), predictor.size) for i in chosen]

@@ -3,7 +3,6 @@ import inspect
 import math
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from digitfast.data.loaders import digit_dls
 from digitfast.data.mnist_form import SIDE
 from digitfast.data.resident import ResidentDL
 from digitfast.errors import BadSetting
+from digitfast.files import expanded
 from digitfast.inference.header import MOST_CLASSES
 from digitfast.inference.predictor import check_plain, predictor_of
 from digitfast.models.architectures import is_named
@@ -83,9 +83,9 @@ def prepare(
     if start:
         recipe = starting_recipe(recipe, start)
     digits = run_digits(asdict(recipe), start, fetch)
-    if Path(recipe.source).expanduser().exists() and recipe.source not in DATA_SETS:
+    if expanded(recipe.source).exists() and recipe.source not in DATA_SETS:
         # repeats the run from any working directory
-        recipe = replace(recipe, source=str(Path(recipe.source).expanduser().absolute()))
+        recipe = replace(recipe, source=str(expanded(recipe.source).absolute()))
     dls = digit_dls(digits, bs=recipe.bs, holdout=recipe.holdout, seed=recipe.seed,
                     size=recipe.size, batch_tfms=batch_tfms, device=device)
     if len(dls.vocab) > MOST_CLASSES:

@@ -6,7 +6,7 @@ from fastai.learner import Learner
 from torch import nn
 
 from digitfast.errors import BadSetting
-from digitfast.inference.predictor import Predictor
+from digitfast.inference.predictor import SUFFIXES, Predictor
 from digitfast.runs.digits import READER
 from digitfast.training.recipe import Recipe
 from digitfast.training.train import train_learner
@@ -26,7 +26,9 @@ def starting_recipe(
         given, has = getattr(recipe, name), getattr(start, name)
         if given not in (has, getattr(Recipe, name)):
             raise BadSetting(f"{recipe.start} has {name}={has}, not {given}; omit {name}")
-    places = [Path(recipe.runs) / recipe.start, Path(recipe.start)]
+    places = [Path(recipe.start)]
+    if places[0].suffix not in SUFFIXES:
+        places.insert(0, Path(recipe.runs) / recipe.start)
     found = [str(place.absolute()) for place in places if place.exists()]
     absolute = found[0] if found and recipe.start != READER else recipe.start
     return replace(recipe, arch=start.arch, size=start.size, start=absolute)

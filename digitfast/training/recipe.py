@@ -53,7 +53,7 @@ class Recipe:
         "With --from: train the last layer alone for so many epochs first. Default: 1 if it is "
         "new, otherwise 0."))
     replay: float = _setting(0.0, (
-        "With --from reader: part of the images of an epoch, 0 to below 1, that are MNIST's, so "
+        "With --from reader: part of the images of an epoch, 0 to 0.95, that are MNIST's, so "
         "that nothing is forgotten; MNIST's test images validate. Try 0.5; 0 for none."))
     epochs: int = _setting(1, "Passes over the training images, at least 1.")
     bs: int = _setting(128, "Batch size, over all processes.")
@@ -113,8 +113,10 @@ class Recipe:
         if self.start is None and (self.replay or self.freeze_epochs):
             raise BadSetting("replay and freeze_epochs need a network to start from, such as "
                              "start='reader'")
-        if not 0 <= self.replay < 1:
-            raise BadSetting(f"replay must be 0 to below 1, such as 0.5, not {self.replay}")
+        if not 0 <= self.replay <= 0.95:
+            raise BadSetting(f"replay must be 0 to 0.95, such as 0.5, not {self.replay}")
+        if self.replay and self.holdout:
+            raise BadSetting("replay validates on MNIST's test images; leave out holdout")
         if self.freeze_epochs is not None and self.freeze_epochs < 0:
             raise BadSetting(f"freeze_epochs must be 0 or more, not {self.freeze_epochs}")
         if self.lr is None:
