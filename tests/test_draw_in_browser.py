@@ -414,6 +414,7 @@ def test_a_wrong_answer_is_put_right_and_taken_back(keeping, tmp_path):
     keeping.page.select_option("#truth", "1")
     keeping.page.wait_for_selector("#back")
     assert keeping.text("#kept") == "Kept as 1: mine/1/drawn-1.png"
+    assert keeping.page.is_disabled("#truth")
     assert [str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*.png")] == [
         "mine/1/drawn-1.png"]
     keeping.page.click("#back")

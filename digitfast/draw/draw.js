@@ -383,11 +383,13 @@ function newRow() {
 
 // Putting answers right: only where the page was started with a folder to keep drawings in
 
+const keptMarks = []; // those that are kept, the last one last
+
 function offerToKeep() {
   const mark = answer.marks[chosen];
   element.keeping.hidden = !network.keep || !mark;
   element.truth.value = "";
-  element.truth.disabled = false;
+  element.truth.disabled = keptMarks.includes(mark);
 }
 
 element.truth.addEventListener("change", async () => {
@@ -396,13 +398,16 @@ element.truth.addEventListener("change", async () => {
   const said = await reply(`keep?label=${encodeURIComponent(label)}&box=${mark.box}`,
     { method: "POST", body: picture().blob });
   element.kept.textContent = said.error ?? `Kept as ${label}: ${said.file}`;
-  element.back.hidden = Boolean(said.error);
-  element.truth.disabled = !said.error; // a drawing is kept once
+  if (said.error) return;
+  keptMarks.push(mark); // a drawing is kept once
+  element.truth.disabled = true;
+  element.back.hidden = false;
 });
 element.back.addEventListener("click", async () => {
   const said = await reply("keep", { method: "DELETE" });
   element.kept.textContent = said.error ?? (said.file ? `Taken back: ${said.file}` : "There is no more to take back.");
   element.back.hidden = !said.left;
+  keptMarks.pop();
   offerToKeep();
 });
 
