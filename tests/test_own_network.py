@@ -200,7 +200,7 @@ def test_a_fresh_network_gets_the_weights(run, images, file):
 
 
 def test_the_weights_alone_are_no_network(run):
-    words = "of one's own, Net, without its code; open the .onnx .* or: open_predictor.*network="
+    words = "unknown architecture .Net.*of your own, open the .onnx .* or: open_predictor.*network="
     with pytest.raises(BadData, match=words):
         open_predictor(run.path / "model.safetensors")
 
@@ -242,7 +242,7 @@ def test_commands_take_the_run(run_cli, run, digits, images):
 
 def test_commands_that_need_the_code_say_so(run_cli, run, digits):
     code, out, err = run_cli("predict", run.path / "model.safetensors", digits / "testing/0")
-    assert (code, out) == (1, "") and is_one_line(err) and "without its code" in err
+    assert (code, out) == (1, "") and is_one_line(err) and "If it is one of your own, open the .onnx" in err
 
 
 def test_a_network_that_an_onnx_cannot_hold_is_kept_as_weights(settings, images, tmp_path):

@@ -1,8 +1,6 @@
 """Folders of digit images: splits, a folder per class in each split, images in each class."""
 from pathlib import Path
 
-from fastai.data.transforms import image_extensions
-
 from digitfast.data.pictures import CLUTTER
 from digitfast.errors import BadData, DataNotFound
 
@@ -60,6 +58,7 @@ def class_images(
     split: Path,  # for example `mnist_png/training`
 ) -> dict[str, list[Path]]:  # the images of each class; both are sorted by name
     "Return the image files of each class of a split. Raises: `BadData` for a misplaced file."
+    from fastai.data.transforms import image_extensions  # names of splits need no fastai
     there = visible(split)
     folders = [folder for folder in there if folder.is_dir()]
     if stray := [file for file in there if file.suffix.lower() in image_extensions]:
