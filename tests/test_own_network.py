@@ -242,7 +242,8 @@ def test_commands_take_the_run(run_cli, run, digits, images):
 
 def test_commands_that_need_the_code_say_so(run_cli, run, digits):
     code, out, err = run_cli("predict", run.path / "model.safetensors", digits / "testing/0")
-    assert (code, out) == (1, "") and is_one_line(err) and "If it is one of your own, open the .onnx" in err
+    assert (code, out) == (1, "") and is_one_line(err)
+    assert "If it is one of your own, open the .onnx" in err
 
 
 def test_a_network_that_an_onnx_cannot_hold_is_kept_as_weights(settings, images, tmp_path):
