@@ -2,9 +2,9 @@
 
     python tools/reader/own_hand.py UNIPEN_FOLDER
 
-UNIPEN_FOLDER is as for train.py. Of each writer with at least 7 drawings of every digit 5 are
-learned from, as `digitfast fit --from reader --source FOLDER --replay 0.5` does, and the others are
-answered before and after.
+UNIPEN_FOLDER is as for train.py. Of each writer with at least 7 drawings of every digit 5, drawn
+at random, are learned from, as `digitfast fit --from reader --source FOLDER --replay 0.5` does, and
+the others are answered before and after.
 """
 import sys
 from collections import defaultdict
@@ -18,6 +18,7 @@ from unipen import Character
 
 from digitfast import Predictor, mnist_form, train_run
 
+SEED = 0  # chooses the drawings to learn from
 LEARNED = 5  # drawings per digit
 LEAST = 7  # drawings per digit of a writer
 
@@ -45,12 +46,14 @@ def main() -> None:
 
 
 def writers(folder: Path) -> dict[str, dict[str, list[Character]]]:
-    "Return the drawings of each held-out writer, by digit."
+    "Return the drawings of each held-out writer, by digit, in random order."
+    rng = np.random.default_rng(SEED)
     found: dict = defaultdict(lambda: defaultdict(list))
     for character in read_characters_of(folder)[0]:
         if is_held_out(character.writer):
             found[character.writer][character.label].append(character)
-    return {writer: dict(sorted(of_digit.items())) for writer, of_digit in found.items()
+    return {writer: {label: [of_digit[label][i] for i in rng.permutation(len(of_digit[label]))]
+                     for label in sorted(of_digit)} for writer, of_digit in found.items()
             if len(of_digit) == 10 and min(map(len, of_digit.values())) >= LEAST}
 
 
