@@ -1,4 +1,5 @@
 """Small digits of the tests' own: scikit-learn's real ones, in MNIST's form."""
+import io
 import os
 import shutil
 import signal
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 TRAIN, TEST = 30, 12  # images a digit
 CHROMIUM = next(
@@ -95,6 +96,18 @@ def run_cli(capsys, monkeypatch, tmp_path):
         out, err = capsys.readouterr()
         return exit_.value.code, out, err
     return run
+
+
+@pytest.fixture(scope="session")
+def sevens() -> bytes:
+    "A PNG of two 7s as one might draw them."
+    paper = Image.new("L", (240, 160), 255)
+    pen = ImageDraw.Draw(paper)
+    for x in (30, 140):
+        pen.line([(x, 40), (x + 60, 40), (x + 20, 130)], fill=0, width=9, joint="curve")
+    file = io.BytesIO()
+    paper.save(file, "PNG")
+    return file.getvalue()
 
 
 @pytest.fixture(scope="session")

@@ -47,16 +47,6 @@ def as_png(image) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def sevens() -> bytes:
-    "Two 7s as one might draw them."
-    paper = Image.new("L", (240, 160), 255)
-    draw = ImageDraw.Draw(paper)
-    for x in (30, 140):
-        draw.line([(x, 40), (x + 60, 40), (x + 20, 130)], fill=0, width=9, joint="curve")
-    return as_png(paper)
-
-
-@pytest.fixture(scope="module")
 def photo(digits) -> bytes:
     "A large photo, which takes its time."
     files = [digits / f"training/{digit}/1.png" for digit in (3, 0, 7)]

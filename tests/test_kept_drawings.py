@@ -1,26 +1,11 @@
 "Drawings that are put right on the draw page, and kept."
-import io
-
 import pytest
-from PIL import Image, ImageDraw
 from starlette.testclient import TestClient
 
 from digitfast import Predictor, read_digit, read_digits
 from digitfast.draw.kept import KeptDrawings
 from digitfast.draw.server import draw_app
 from digitfast.errors import BadImage, BadSetting
-
-
-@pytest.fixture(scope="module")
-def sevens() -> bytes:
-    "Two 7s as one might draw them."
-    paper = Image.new("L", (240, 160), 255)
-    pen = ImageDraw.Draw(paper)
-    for x in (30, 140):
-        pen.line([(x, 40), (x + 60, 40), (x + 20, 130)], fill=0, width=9, joint="curve")
-    file = io.BytesIO()
-    paper.save(file, "PNG")
-    return file.getvalue()
 
 
 @pytest.fixture

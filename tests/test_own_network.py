@@ -8,6 +8,7 @@ from fastai.data.transforms import Normalize
 from fastai.torch_core import TensorImage
 from fasttransform import Transform
 from PIL import Image
+from test_checkpoints import Stops, StopsAt
 from torch import nn
 
 from digitfast import (
@@ -58,20 +59,6 @@ class Counts(Callback):
 
     def after_batch(self):
         self.batches += self.training
-
-
-class Stops(Callback):
-    "Presses Ctrl-C after batch `n`, when its checkpoint is written."
-    order = checkpoints.Checkpoints.order + 1
-
-    def __init__(self, n):
-        super().__init__()
-        self.left = n
-
-    def after_batch(self):
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
 
 
 class Fainter(Transform):
@@ -292,8 +279,8 @@ def stopped(settings, tmp_path, monkeypatch):
     "The folder of a run that was stopped in its second epoch."
     monkeypatch.setattr(checkpoints, "EVERY", 0.0)
     monkeypatch.setattr(checkpoints, "SHARE", 1e9)
-    with pytest.raises(KeyboardInterrupt):
-        train_run(**settings, arch=Net(), cbs=Stops(BATCHES + 5), runs=str(tmp_path))
+    with pytest.raises(Stops):
+        train_run(**settings, arch=Net(), cbs=StopsAt(BATCHES + 5), runs=str(tmp_path))
     return tmp_path / "Net"
 
 

@@ -49,6 +49,7 @@ def test_other_classes_get_a_new_last_layer(trained_run, digits, tmp_path):
     run = train_run(str(folder), start=str(trained_run.path), lr=1e-9, bs=8, runs=str(tmp_path))
     before, after = weights(trained_run), weights(run)
     assert after["5.weight"].shape == (2, 30)
+    assert "expected_calibration_error" in run.summary["calibration"]  # its own, not the start's
     assert torch.allclose(before["1.weight"], after["1.weight"], atol=1e-6)
     assert run.summary["settings"]["freeze_epochs"] == 1
 
@@ -156,6 +157,8 @@ def test_a_hand_is_learned_from_drawings(drawings, few, mnist, tmp_path):
     assert used["non_digits"] == 0.2
     assert run.summary["validation_images"] == 10_000
     assert run.summary["form"] == "mnist"
+    reader, mine = Predictor.packed(), run.predictor()
+    assert (mine.temperature, mine.threshold) == (reader.temperature, reader.threshold)
     assert find_run(run.path).predictor().no_digit
     assert len(validation_digits(run.predictor())) == 10_000
 

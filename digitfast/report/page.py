@@ -81,6 +81,7 @@ class ClassTable:
 class Trust:
     "Calibration, and accuracy over coverage."
     error: float  # expected calibration error
+    is_cross_validated: bool  # whether the images of the report set the temperature
     temperature: float | None  # None: the run is not calibrated
     reliability: Markup
     coverage: Markup
@@ -214,10 +215,11 @@ def _shades(confusion: np.ndarray) -> np.ndarray:
 def _trust(results: RunEvidence) -> Trust:
     "Return the calibration of the probabilities, and the accuracy of the surest answers."
     chances, labels = results.chances, results.labels
-    calibration = results.run.summary.get("calibration")
+    calibration = results.run.summary.get("calibration", {})
     # where the images of the report set the temperature, the run's cross-validated error is shown
-    error = (calibration["expected_calibration_error"] if calibration
-             else expected_calibration_error(chances, labels))
+    cross_validated = calibration.get("expected_calibration_error")
+    error = (expected_calibration_error(chances, labels) if cross_validated is None
+             else cross_validated)
     bins = [(sure / n, right / n, accuracy_interval(int(right), int(n)), int(n))
             for n, sure, right in reliability(chances, labels).tolist() if n]
     coverages = tuple(round(1 - i / 100, 2) for i in range(51))  # 1 to 0.5
@@ -226,7 +228,8 @@ def _trust(results: RunEvidence) -> Trust:
     x = Axis("coverage: part that is answered", 50, 100, text="{:g}%".format)
     y = axis_for("accuracy", _heights(curve), percent_tick, high=1.0)
     return Trust(
-        error=error, temperature=calibration["temperature"] if calibration else None,
+        error=error, temperature=calibration.get("temperature"),
+        is_cross_validated=cross_validated is not None,
         reliability=reliability_chart("How often answers of each probability are right", bins),
         coverage=line_chart("Accuracy of the surest answers, by the part of the images that is "
                             "answered", x, y, [Line(curve)]),

@@ -23,6 +23,7 @@ from digitfast.inference.onnx_export import TRIED, export_onnx
 from digitfast.inference.pickles import save_learner
 from digitfast.inference.predictor import OWN_MODEL, Predictor, predictor_of, save_predictor
 from digitfast.models.architectures import is_named
+from digitfast.runs.digits import open_start
 from digitfast.runs.environment import environment
 from digitfast.runs.folders import LEARNER, MODEL, SUMMARY, Run, write_steps
 from digitfast.training.precision import choose_precision
@@ -85,6 +86,11 @@ def _collect_results(learn: Learner, recipe: Recipe) -> dict[str, Any]:
                "validated_on": learn.dls.validated_on}
     if recipe.holdout:
         results["calibration"] = _calibrate(learn, bool(recipe.non_digits))
+    elif recipe.start:
+        start = open_start(recipe.start, recipe.runs)
+        if start.vocab == list(learn.dls.vocab):  # no images are set apart to calibrate it anew
+            results["calibration"] = {"temperature": start.temperature,
+                                      "threshold": start.threshold}
     results["form"] = "mnist" if _in_mnist_form(learn.dls) else "as it comes"
     results["parameters"] = sum(p.numel() for p in learn.model.parameters())
     return results
