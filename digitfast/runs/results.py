@@ -88,7 +88,7 @@ def _collect_results(learn: Learner, recipe: Recipe) -> dict[str, Any]:
         results["calibration"] = _calibrate(learn, bool(recipe.non_digits))
     elif recipe.start:
         start = open_start(recipe.start, recipe.runs)
-        if start.vocab == list(learn.dls.vocab):  # no images are set apart to calibrate it anew
+        if start.vocab == list(learn.dls.vocab):  # nothing is held out to calibrate it again
             results["calibration"] = {"temperature": start.temperature,
                                       "threshold": start.threshold}
     results["form"] = "mnist" if _in_mnist_form(learn.dls) else "as it comes"
